@@ -3,8 +3,9 @@ PYTHON ?= python3
 BACKEND ?=# of the demo: torch or jax; by default an installed one, else torch
 DIR ?=# of make quick and make test: a folder or file of tests; by default all
 BIN := .venv/bin
+MEASURED := video data transforms feed metrics# by make coverage
 
-.PHONY: install demo quick test test-slow fuzz versions check lint types docs bench clean
+.PHONY: install demo quick test test-slow coverage fuzz versions sdist check lint types docs bench clean
 
 install: .venv/installed
 
@@ -20,11 +21,22 @@ test: .venv/installed
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
+coverage: .venv/installed
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -q -m "not slow" $(MEASURED:%=tests/%) \
+		tests/test_clips.py tests/test_label_types.py tests/test_plugins.py tests/test_split.py
+	$(BIN)/python -m coverage combine --quiet
+	for name in $(MEASURED); do \
+		$(BIN)/python -m coverage report --show-missing --fail-under=90 --include="*/cinefeed/$$name/*" || exit; done
+
 fuzz: .venv/installed
 	$(BIN)/python -m pytest tests/fuzz -m slow
 
 versions:
 	$(PYTHON) tests/versions
+
+sdist: .venv/installed
+	$(BIN)/python scripts/sdist.py
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

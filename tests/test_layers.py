@@ -18,8 +18,8 @@ ORDER = {
         demo testing cli
     """,
     "core": """
-        errors arguments text files digests locks remote html charts moving cores machine pools keras_backend rng
-        scratch progress kernel_cache compiled
+        errors plugins arguments text files digests locks remote html charts moving cores machine pools keras_backend
+        rng scratch progress kernel_cache compiled
     """,
     "core.remote": "address store cache files",
     "video": """
@@ -33,7 +33,7 @@ ORDER = {
     "video.arrays": "axes array_frames frame_offsets npy hdf5 nifti in_memory",
     "video.images": "image_size tiff animation groups source",
     "video.dicom": "header fragments jpeg_lossless pixels lookup_tables geometry metadata series source encapsulated",
-    "video.packed": "shards arrays source",
+    "video.packed": "shards arrays frame_codec source",
     "data": "label_types split split_summary sampling manifest quality",
     "data.sampling": "strata multilabel measure shares order plan report prior base samplers",
     "data.manifest": """
@@ -62,8 +62,8 @@ ORDER = {
         windows load video_encoder
     """,
     "metrics": """
-        basic predictions agreement calibration weighted units bootstrap estimates thresholds subgroups assess compare
-        baselines display
+        basic added predictions agreement calibration weighted units bootstrap estimates thresholds subgroups assess
+        compare baselines display
     """,
     "models": """
         parts norm over_time spacetime pretrained_backbones cnn_rnn heads feature_rnn torch_layer pretrained
@@ -77,8 +77,8 @@ ORDER = {
     """,
     "jobs": "parts records files versions scan pack encode predict merge",
     "reports": """
-        style formatting templates figures prediction_figures agreement animation balance data folder part_figures
-        baselines results methods page check parameter_extremes transforms
+        style formatting templates sealed figures prediction_figures agreement animation balance data folder
+        part_figures baselines results methods card page check parameter_extremes transforms
     """,
     "doctor": "look advice",
     "testing": "videos sources checks samplers feeds",

@@ -119,3 +119,13 @@ def test_every_command_lists_them(command):
 def test_what_was_not_given_is_not_in_the_table():
     assert feed_table(dict.fromkeys(feed_options())) == {}
     assert "feed" not in flow_of().table()
+
+
+def test_the_sampler_of_an_option_replaces_that_of_the_file(tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text('[sampler]\nname = "UniformLabels"\nbins = 5\n')
+    words = ("--config", str(config), "--frame", "8x8", "--sampler")
+    assert flow_of(*words, "Natural").table()["sampler"] == {"name": "Natural"}
+    assert flow_of(*words, "UniformLabels").table()["sampler"] == {"name": "UniformLabels", "bins": 5}
+    with pytest.raises(SettingError, match="--sampler and --balance exclude each other"):
+        flow_of(*words, "Natural", "--balance").table()

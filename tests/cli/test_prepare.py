@@ -109,6 +109,9 @@ def test_both_halves_and_the_export(command, manifest, tmp_path):
     )
     assert (tmp_path / "h.keras").stat().st_size > 0
     assert output["difference"] < 1e-3
+    assert output["card"] == str(tmp_path / "README.md")
+    card = (tmp_path / "README.md").read_text()
+    assert "library_name: keras" in card and "features of" in card and "**To fill in:**" in card
 
 
 @pytest.mark.parametrize(

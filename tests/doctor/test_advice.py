@@ -11,6 +11,7 @@ from cinefeed.doctor import advise, examine, look
 HEALTHY = {
     "versions": {"python": "3.13", "platform": "Linux", "cinefeed": "0.1.0", "torch": "2.13.0", "jax": None},
     "decoder": {"name": "compiled", "reason": "libavcodec 62.28.102 has the expected layout"},
+    "plugins": {"packages": {"some-plugin": "1.2"}, "names": {"samplers": ["Third"], "models": []}},
     "formats": {"dicom": [], "hdf5": [], "nifti": [], "report": []},
     "cores": {"machine": 8, "allowed": 8, "quota": None, "used": 8, "load": 0.4},
     "shared_memory": {"processes": True, "free_bytes": 16_000_000_000},

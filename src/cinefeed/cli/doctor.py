@@ -39,8 +39,16 @@ def _lines(machine: Mapping[str, Any]) -> dict[str, str]:
         "compiled code": machine["cache"]["folder"] or "not cached",
         "Keras": f"on {machine['keras']['backend']}" if machine["keras"]["installed"] else "not installed",
         **{name: _backend(about) for name, about in machine["backends"].items()},
+        **_plugins(machine["plugins"]),
         "threads": f"{', '.join(pools)}; OpenMP: {waiting}",
     }
+
+
+def _plugins(about: Mapping[str, Any]) -> dict[str, str]:
+    """Return a line with the packages and the names of plug-ins; none without plug-ins."""
+    packages = [f"{name} {version}" for name, version in about["packages"].items()]
+    kinds = [f"{kind}: {', '.join(names)}" for kind, names in about["names"].items() if names]
+    return {"plug-ins": f"{', '.join(packages)} ({'; '.join(kinds)})"} if packages else {}
 
 
 def _backend(about: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from cinefeed.cli.options import Json, Run, Threshold, Where, by_target, classes_of, listed, where_table
+from cinefeed.cli.options import AddedMetrics, Json, Run, Threshold, Where, by_target, classes_of, listed, where_table
 from cinefeed.cli.parts import Shard, emit_part
 from cinefeed.cli.show import choose_backend, emit, list_failures, note
 from cinefeed.config import Settings
@@ -63,6 +63,7 @@ def evaluate(
         str | None, typer.Option(help="Column of the patients, which are resampled for intervals.")
     ] = None,
     threshold: Threshold = None,
+    metrics: AddedMetrics = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the predictions, one row per clip (.parquet, .csv, .json).")
     ] = None,
@@ -70,6 +71,7 @@ def evaluate(
 ) -> None:
     """Evaluate the best weights of a run, or a table of predictions: metrics with bootstrap intervals over patients."""
     columns = None if subgroups is None else listed(subgroups)
+    added = None if metrics is None else listed(metrics)
     if is_table(run):
         if manifest is not None or clips is not None or out is not None or where:
             raise SettingError(
@@ -82,7 +84,9 @@ def evaluate(
             note(f"warning: {warning}")
         check_rule(threshold or "f1", name="--threshold")
         rule: Any = threshold or "f1"
-        assessment = assess(predictions, unit=unit, cluster=group, subgroups=columns or (), rule=rule)
+        assessment = assess(
+            predictions, unit=unit, cluster=group, subgroups=columns or (), rule=rule, metrics=added or ()
+        )
         videos = {name: _count_videos(predictions.part(name).table) for name in predictions.parts}
         emit(
             {"videos": videos, "metrics": flat_metrics(assessment), "assessment": assessment},
@@ -107,6 +111,7 @@ def evaluate(
             unit=unit,
             clips=clips,
             subgroups=columns,
+            metrics=added,
             out=out,
             tick=tick,
         )

@@ -5,12 +5,14 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 from cinefeed.cli.inputs import check_paths
+from cinefeed.core.plugins import Kind, plugin_names
 
 # The panels of commands with many options, in order; options that are not listed stay in the panel "Options".
 _FLOW = {
     "Required, here or in --config": "config target group no_group split_column frame",
     "Data": """
-        where drop_missing task classes val test stratify seed balance covariates weight views stack mask private
+        where drop_missing task classes val test stratify seed balance sampler covariates weight views stack mask
+        private
     """,
     "Clip and frame": "frames stride rate window clips_per_video rotate shift geometry",
     "Batches and workers": """
@@ -22,7 +24,7 @@ _PANELS: dict[str, dict[str, str]] = {
     | {
         "Model": "model precision threads",
         "Training": "epochs learning_rate schedule loss patience folds",
-        "Evaluation": "threshold no_baselines",
+        "Evaluation": "threshold metrics no_baselines",
         "Output": "overwrite tensorboard as_json help",
     },
     "inspect": _FLOW | {"Output": "transforms out as_json help"},
@@ -38,7 +40,7 @@ _PANELS: dict[str, dict[str, str]] = {
     "evaluate": {
         "For a run folder": "part manifest where clips out",
         "For a table of predictions": "target task classes group threshold",
-        "For both": "unit subgroups as_json help",
+        "For both": "unit subgroups metrics as_json help",
     },
     "check": {
         "Data": "target task group nuisance where config private",
@@ -59,6 +61,9 @@ _PANELS: dict[str, dict[str, str]] = {
 }
 
 
+_PLUGINS: dict[str | None, Kind] = {"sampler": "samplers", "model": "models", "metrics": "metrics", "codec": "codecs"}
+
+
 class Command(TyperCommand):
     """A command whose help page has panels; the required options come first."""
 
@@ -66,6 +71,14 @@ class Command(TyperCommand):
         """Run the command after a check of the paths that it was given."""
         check_paths(ctx.params, flags=option_flags(self), command=str(ctx.info_name))
         return super().invoke(ctx)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help page, with the names of plug-ins."""
+        for parameter in self.params:
+            names = plugin_names()[_PLUGINS[parameter.name]] if parameter.name in _PLUGINS else []
+            if names:
+                parameter.help = f"{parameter.help} Of plug-ins: {', '.join(names)}."  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters in the order of the help page."""

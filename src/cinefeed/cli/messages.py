@@ -18,6 +18,7 @@ _FLAGS = {  # of settings whose option has another name
     ("frame", "width"): "--frame",
     ("frame", "channels"): "--frame",
     ("model", "name"): "--model",
+    ("sampler", "name"): "--sampler",
     ("transforms", "degrees"): "--rotate",
     ("transforms", "pixels"): "--shift",
 }

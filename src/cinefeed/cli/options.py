@@ -42,6 +42,9 @@ Threshold = Annotated[
     str | None,
     typer.Option(help="How the threshold of two classes is chosen on the validation part: f1 (default) or youden."),
 ]
+AddedMetrics = Annotated[
+    list[str] | None, typer.Option(help="Metrics of plug-ins to compute in addition to the built-in ones: a,b.")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,10 @@ class Flow:
     shift: Annotated[
         float | None, typer.Option(help="Shift training clips by random distances of up to this many pixels.")
     ] = None
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="Sampler of the training rows: Natural, BalancedClasses or UniformLabels; see --balance."),
+    ] = None
     balance: Annotated[
         bool, typer.Option("--balance", help="Draw rare classes, or rare ranges of numbers, more often in training.")
     ] = False
@@ -110,6 +117,8 @@ class Flow:
             raise SettingError("--rate and --stride exclude each other; give one")
         if self.group is not None and self.no_group:
             raise SettingError("--group and --no-group exclude each other; give one")
+        if self.sampler is not None and self.balance:
+            raise SettingError("--sampler and --balance exclude each other; give one")
         split: dict[str, Any] = {
             "group": False if self.no_group else self.group,
             "stratify": self.stratify,
@@ -141,6 +150,8 @@ class Flow:
         if "frame" not in table and "manifest" in table.get("data", {}):
             table |= features_of(table["data"]["manifest"])
         table["transforms"] = _transforms(table.get("transforms", []), rotate=self.rotate, shift=self.shift)
+        if self.sampler is not None:
+            table = overlay(table, {"sampler": {"name": self.sampler}})
         if self.balance:
             table = overlay(table, {"sampler": {"name": _balancing(table)}})
         return table

@@ -23,7 +23,7 @@ def pack(
     manifest: Annotated[Path, typer.Argument(help="Manifest; with --verify the folder of a packed data set.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the shards and their manifest.")] = None,
     codec: Annotated[
-        str, typer.Option(help="Codec of the shards: copy, raw, ffv1, jpeg, h264, or auto, which measures a sample.")
+        str, typer.Option(help="Codec of the shards: copy, raw, ffv1, jpeg, h264, or auto, which measures these.")
     ] = "auto",
     short_side: Annotated[int | None, typer.Option(help="Pixels of the shorter side of packed frames.")] = None,
     size: Annotated[str | None, typer.Option(help="Exact size in place of --short-side, HEIGHTxWIDTH.")] = None,
@@ -104,7 +104,7 @@ def pack(
         if shard is not None:
             raise SettingError("--shard needs --codec, the same for all parts; 'cinefeed bench' measures what suits")
         codec = _choose(rows, out, options, max_bytes)
-    settings = PackSettings(codec=codec, **options)  # type: ignore[arg-type]  # checked there
+    settings = PackSettings(codec=codec, **options)
     if shard is not None:
         from cinefeed.jobs.pack import pack_part
 

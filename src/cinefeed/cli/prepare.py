@@ -9,7 +9,8 @@ import typer
 from cinefeed.cli.options import Group, Json, NoGroup, Run, Where, where_table
 from cinefeed.cli.show import choose_backend, emit, note
 from cinefeed.config import parse
-from cinefeed.core.errors import CinefeedError, SettingError
+from cinefeed.core.errors import CinefeedError, MissingExtraError, SettingError
+from cinefeed.core.text import format_count
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.training.run import check_run
 
@@ -84,15 +85,17 @@ def export(
     out: Annotated[Path | None, typer.Option(help="File to write; by default model.onnx in the run folder.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the network of a run as a file for use without cinefeed, and verify that it gives the same scores."""
+    """Write the network of a run as a file for use without cinefeed, verified, and README.md, its model card."""
     check_run(run)
     choose_backend()
     from cinefeed.training.export import export as export_run
 
     result = export_run(run, format=format, out=out)  # type: ignore[arg-type]  # checked there
+    card = _card(run, result)
     emit(
         {
             "out": str(result.path),
+            "card": None if card is None else str(card),
             "clips": result.clips,
             "difference": result.difference,
             "any_batch": result.any_batch,
@@ -100,5 +103,24 @@ def export(
         as_json=as_json,
         text=f"on {result.clips} clips of the run its scores differ by at most {result.difference:.2g}"
         + ("" if result.any_batch else "; its batch size is 1")
-        + f" -> {result.path}",
+        + f" -> {result.path}"
+        + ("" if card is None else f"\nmodel card -> {card}"),
     )
+
+
+def _card(run: Path, result: Any) -> Path | None:
+    """Write the model card of an exported network; return its path, None and a note if there is none."""
+    from cinefeed.reports import write_card
+
+    verification = (
+        f"On {format_count(result.clips, 'clip')} of the run its scores differ from those of the trained network by at "
+        f"most {result.difference:.2g}." + ("" if result.any_batch else " It accepts one clip at a time.")
+    )
+    try:
+        card = write_card(run, model=result.path, verification=verification)
+    except MissingExtraError as error:
+        note(f"no model card: {error}")
+        return None
+    if card is None:
+        note(f"no model card: {result.path.with_name('README.md')} exists, and somebody else wrote or edited it")
+    return card

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cinefeed.cli.options import Flow, Json, Threshold, with_flow
+from cinefeed.cli.options import AddedMetrics, Flow, Json, Threshold, listed, with_flow
 from cinefeed.cli.show import choose_backend, emit, note
 from cinefeed.config import Settings
 from cinefeed.core.errors import CinefeedError, MissingExtraError, SettingError
@@ -55,6 +55,7 @@ def train(
         int | None, typer.Option(help="Number of folds of a cross-validation by group, in place of a single run.")
     ] = None,
     threshold: Threshold = None,
+    metrics: AddedMetrics = None,
     no_baselines: Annotated[
         bool,
         typer.Option("--no-baselines", help="Do not compare with a constant, nuisance columns and thumbnails."),
@@ -79,7 +80,11 @@ def train(
         "tensorboard": tensorboard or None,
         "folds": folds,
     }
-    evaluate = {"threshold": threshold, "baselines": False if no_baselines else None}
+    evaluate = {
+        "threshold": threshold,
+        "baselines": False if no_baselines else None,
+        "metrics": None if metrics is None else listed(metrics),
+    }
     settings = flow.settings(model={"name": model}, train=options, evaluate=evaluate)
     backend = choose_backend()
     from cinefeed.training.distributed import torchrun_rank  # Keras reads the backend when it is imported

@@ -1,4 +1,4 @@
-"""What a training run is told: one dataclass a section, every value checked at birth."""
+"""Training settings, validated on construction: one dataclass per section."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -9,6 +9,7 @@ import numpy as np
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.data.sampling import Natural, Sampler
 from cinefeed.feed.settings import FeedOptions, FeedSettings
+from cinefeed.metrics.added import load_metrics
 from cinefeed.metrics.thresholds import ThresholdRule
 from cinefeed.transforms.base import Transform
 from cinefeed.video.clips import Clip, Frame
@@ -26,8 +27,8 @@ def _need(condition: bool, name: str, value: object, rule: str) -> None:
 class SplitSettings:
     """How the parts are made: by group, with shares for validation and test; or read from a `column`.
 
-    `group` is the column whose values must not be in two parts (the patient); it has no default, and `group = false`
-    says that every row stands for itself. With a `column` it may be left out; given, it is checked.
+    `group` is the column whose values must not be in two parts (the patient). It has no default; `group = false` treats
+    all rows as independent. With a `column` it may be left out; if it is set, the parts are checked against it.
     """
 
     val: float = 0.15
@@ -53,12 +54,12 @@ class SplitSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSettings:
-    """Which manifest, which of its rows, and what is learnt: a label column, or several; the first is balanced.
+    """The manifest, the selection of its rows, and the targets: one label column, or several; the first is balanced.
 
-    `target = "clip"` has the clips themselves as targets, for the autoencoder. `task` and `classes` are a value, or a
-    table by target. Rows without a label are an error, or left out, and counted, with `missing = "drop"`; of several
-    targets a row needs one label, and those that it lacks have no part in the loss. `private` shows ids in place of
-    paths, and no pictures; a manifest that was scanned with it needs it no more.
+    With `target = "clip"` the targets are the clips themselves, for the autoencoder. `task` and `classes` are a value,
+    or a table by target. Rows without a label are an error; with `missing = "drop"` they are left out and counted. With
+    several targets a row needs at least one label, and missing ones are left out of the loss. `private` shows ids in
+    place of paths, and no pictures; it is not needed for a manifest that was scanned with --private.
     """
 
     manifest: str
@@ -91,13 +92,13 @@ class DataSettings:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The targets, however many; none where clips alone are fed."""
+        """The names of the targets; empty if clips are fed without labels."""
         return ((self.target,) if self.target else ()) if isinstance(self.target, str) else self.target
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSettings:
-    """The network, by its name in cinefeed.models, and what it is called with."""
+    """The network: a name in cinefeed.models, or of a plug-in, and its keyword arguments."""
 
     name: str = "cnn_rnn"
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -105,30 +106,32 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainSettings:
-    """Where to, how long, how fast, and when to stop.
+    """The run folder, number of epochs, loss, learning rate and early stopping.
 
-    `out` is the run folder. Each `save_minutes` within an epoch, and at each epoch's end, all that is needed to go on
-    is kept there (0: at epochs' ends only). `monitor` is a column of history.csv.
+    `out` is the run folder. A checkpoint to resume from is written there every `save_minutes` within an epoch, and at
+    the end of each epoch (0: at the end only). `monitor` is a column of history.csv.
 
     The loss of a regression is in the label's units: mean squared error ("auto", "mse"), its root over a batch
-    ("rmse"), "mae", or "huber", which is linear beyond one standard deviation of the training labels. Classes have a
-    cross-entropy ("auto", "cross_entropy"), or "focal", which counts what is hard. Of several targets it is the loss of
-    those that it fits. `class_weights = "balanced"` weighs each row by how rare its class is among the training labels.
+    ("rmse"), "mae", or "huber", which is linear beyond one standard deviation of the training labels. The loss of
+    classes is cross-entropy ("auto", "cross_entropy"), or "focal", which gives hard samples more weight. With several
+    targets the setting applies to those whose kind it fits. `class_weights = "balanced"` weights each row by the
+    inverse frequency of its class among the training labels.
 
-    Adam's steps do not depend on the size of the loss, so one `learning_rate` serves ejection fractions of 60 and word
-    starts of 0.6. It rises over `warmup_epochs`; then with schedule "plateau" it is multiplied by `reduce_lr_factor`
-    after `reduce_lr_patience` epochs without a better one, with "cosine" it falls to 0, with "constant" it stays.
-    `clip_norm` is the greatest norm of all gradients together; 0: any. A backbone that begins `frozen` ([model]) is
-    trained with the rest after `unfreeze_epoch` epochs, from then on with `unfreeze_learning_rate`. With `layer_decay`
-    below 1, the rate of each block of a pretrained encoder is that factor times the rate of the block after it.
+    The size of Adam's steps does not depend on the scale of the loss, so one `learning_rate` suits ejection fractions
+    of 60 and word starts of 0.6. It rises over `warmup_epochs`; then with schedule "plateau" it is multiplied by
+    `reduce_lr_factor` after `reduce_lr_patience` epochs without improvement, with "cosine" it decreases to 0, with
+    "constant" it does not change. `clip_norm` is the maximum norm of all gradients together; 0: no maximum. A backbone
+    that is `frozen` at the start ([model]) is trained with the rest after `unfreeze_epoch` epochs, with
+    `unfreeze_learning_rate`. With `layer_decay` below 1, the rate of each block of a pretrained encoder is that factor
+    times the rate of the block after it.
 
-    `threads` is how many threads of the CPU compute the network, with Keras on torch: "auto" is one for a small network
-    and one a core for others, or what OMP_NUM_THREADS asks for. The number is kept with the run, because it may change
-    the last bits of a loss.
+    `threads` is the number of CPU threads of the network, with Keras on torch: "auto" is one for a small network and
+    one per core for others, or the value of OMP_NUM_THREADS. It is stored with the run, because it may change the last
+    bits of a loss.
 
-    `patience`, `reduce_lr_patience` and `f1_zero_patience` count epochs; 0 turns each off. The last one watches
-    `val_f1`, which one target of classes has: of several targets it does nothing. `tensorboard` writes the curves for
-    TensorBoard too. `folds` is the number of folds of a cross-validation by group; 0 trains a single run.
+    `patience`, `reduce_lr_patience` and `f1_zero_patience` count epochs; 0 turns each off. The last one monitors
+    `val_f1`, which exists for a single target with classes only. `tensorboard` also writes the curves for TensorBoard.
+    `folds` is the number of folds of a cross-validation by group; 0 trains a single run.
     """
 
     out: str
@@ -174,15 +177,15 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateSettings:
-    """How a run is measured once it is trained.
+    """How a trained run is evaluated.
 
     `unit` is the column by which scores are averaged and counted, such as the study or the patient; by default each
-    video counts. `clips` are taken of a video, spread evenly over its time, and their scores averaged. `subgroups` are
-    columns by whose values the metrics are told once more. The intervals hold `level` of `resamples` bootstrap samples,
-    which are drawn by patient (the column `group` of the split) where there is one. `baselines` measures a constant,
+    video is a unit. The scores of `clips` clips of a video, evenly spaced, are averaged. `subgroups` are columns; the
+    metrics are also computed for each of their values. Intervals have the confidence `level`, from `resamples`
+    bootstrap samples by patient (the column `group` of the split), if there is one. `baselines` evaluates a constant,
     nuisance columns and thumbnails on the same split, for at most 2,000 videos. `threshold` is how the threshold of two
     classes is chosen on the validation part: "f1" for the best F1, "youden" for the best Youden's J (sensitivity +
-    specificity - 1).
+    specificity - 1). `metrics` are metrics of plug-ins that are computed too.
     """
 
     unit: str | None = None
@@ -192,16 +195,18 @@ class EvaluateSettings:
     level: float = 0.95
     baselines: bool = True
     threshold: ThresholdRule = "f1"
+    metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _need(self.clips >= 1, "clips", self.clips, "at least 1")
         _need(self.resamples >= 1, "resamples", self.resamples, "at least 1; 1000 is usual")
         _need(0 < self.level < 1, "level", self.level, "between 0 and 1, such as 0.95")
+        load_metrics(self.metrics)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """All that a training run is made from: what `cinefeed train` was told, and what runs/x/settings.toml keeps.
+    """All settings of a training run, as in a settings file and in settings.toml of a run folder.
 
     >>> from cinefeed.config import parse
     >>> settings = parse({"train": {"out": "runs/a"}, "data": {"manifest": "m.parquet", "target": "age",
@@ -226,7 +231,7 @@ class Settings:
                 raise SettingError(f"[feed.inputs] covariates: {name!r} is the target; leave it out of the covariates")
 
     def feed_settings(self) -> FeedSettings:
-        """Return the settings of the training feed, which several sections hold."""
+        """Return the settings of the training feed, which are in several sections."""
         options = {each.name: getattr(self.feed, each.name) for each in fields(FeedOptions)}
         return FeedSettings(
             target=self.data.target or None,

@@ -1,12 +1,12 @@
-"""TOML <-> settings: one section a stage of the flow, every value checked before any work begins.
+"""TOML <-> settings: one section per stage, all values checked before any work begins.
 
 [data]        which manifest, which rows, which label        [sampler]  how labels are balanced
 [data.split]  how the parts are made                         [feed]     batches, seed, workers
 [clip]        which frames of a video (cinefeed.Clip)        [feed.mixing]  MixUp or CutMix, by name
-[frame]       what a frame becomes (cinefeed.Frame)          [model]    the network and its options
-                                                             [train]    run folder, epochs, learning rate, when to stop
+[frame]       size and type of a frame (cinefeed.Frame)      [model]    the network and its options
+                                                             [train]    run folder, epochs, learning rate, stopping
                                                              [evaluate] unit, clips a video, subgroups, intervals
-[[transforms]]  what happens to a clip, in order; OneOf, RandomOrder and Sometimes hold tables of their own:
+[[transforms]]  the transforms of a clip, in order; OneOf, RandomOrder and Sometimes contain tables of their own:
 
     [[transforms]]
     name = "OneOf"
@@ -17,6 +17,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from importlib.metadata import EntryPoint
 from inspect import isclass
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
@@ -27,6 +28,7 @@ import tomli_w
 from cinefeed import transforms as catalogue
 from cinefeed.config.settings import ModelSettings, Settings
 from cinefeed.core.errors import SettingError, did_you_mean, listed_in_words
+from cinefeed.core.plugins import invalid_plugin, load_plugin, plugins
 from cinefeed.data.sampling import BalancedClasses, Natural, Sampler, UniformLabels
 from cinefeed.feed.mixing import Mixing
 from cinefeed.feed.settings import FeedOptions
@@ -48,10 +50,10 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 def parse(table: Mapping[str, Any]) -> Settings:
-    """Return the settings that a nested table (a TOML file, read) says.
+    """Return the settings in a nested table, such as the content of a TOML file.
 
-    Raises SettingError for a name that is no setting (with the nearest that is), a missing one, a value of another
-    type, and a value out of range; the message begins with the section.
+    Raises SettingError for an unknown name (with the nearest valid one), a missing setting, a value of another type,
+    and a value out of range; the message begins with the section.
 
     >>> parse({"feed": {"batch_sise": 8}})
     Traceback (most recent call last):
@@ -67,7 +69,7 @@ def parse(table: Mapping[str, Any]) -> Settings:
     for name in _PLAIN:
         values[name] = _build(_hints(Settings)[name], table.get(name, _EMPTY), section=name)
     values["model"] = _model(table.get("model", _EMPTY))
-    values["sampler"] = _named(_SAMPLERS, table.get("sampler", {"name": "Natural"}), section="sampler")
+    values["sampler"] = _named(_samplers(), table.get("sampler", {"name": "Natural"}), section="sampler")
     values["transforms"] = _transforms(table)
     return Settings(**values)
 
@@ -76,11 +78,11 @@ def _transforms(table: Mapping[str, Any]) -> tuple[Transform, ...]:
     listed = table.get("transforms", ())
     if not isinstance(listed, Sequence) or isinstance(listed, str):
         raise SettingError("[[transforms]] must be a list of tables, each headed [[transforms]] and with a name")
-    return tuple(_named(_TRANSFORMS, each, section="transforms") for each in listed)
+    return tuple(_named(_transform_kinds(), each, section="transforms") for each in listed)
 
 
 def read_transforms(path: str | Path) -> tuple[Transform, ...]:
-    """Return the transforms of a TOML file, whatever else it holds. Raises SettingError if there are none."""
+    """Return the transforms in a TOML file, and ignore the rest. Raises SettingError if there are none."""
     transforms = _transforms(read_table(path))
     if not transforms:
         raise SettingError(f"{path} has no [[transforms]]; write some, such as name = 'Rotate' and degrees = 10.0")
@@ -114,12 +116,12 @@ def missing_settings(table: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def read_settings(path: str | Path) -> Settings:
-    """Read a TOML file; raises SettingError with the file's name where it cannot serve."""
+    """Return the settings in a TOML file. Raises SettingError if they are invalid or the file cannot be read."""
     return parse(read_table(path))
 
 
 def read_table(path: str | Path) -> dict[str, Any]:
-    """Read a TOML file as it stands, unchecked, so that a command line can be laid over it."""
+    """Return the content of a TOML file without checks, for `overlay`. Raises SettingError if it cannot be read."""
     try:
         table: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         return table
@@ -144,21 +146,21 @@ def _toml_hint(path: str | Path) -> str:
 
 
 def to_table(settings: Settings) -> dict[str, Any]:
-    """Return settings as a nested table that `parse` reads back to the same settings; unset values are left out."""
+    """Return settings as a nested table, from which `parse` makes the same settings; unset values are left out."""
     table: dict[str, Any] = _plain(settings)
     table["model"].update(table["model"].pop("options", {}))
     return table
 
 
 def to_toml(settings: Settings) -> str:
-    """Return settings as TOML, every default spelled out."""
+    """Return settings as TOML, including defaults."""
     return tomli_w.dumps(to_table(settings))
 
 
 def overlay(table: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a table with another laid over it: sections merge, anything else is replaced.
+    """Return a table with the values of another: sections are merged, all other values are replaced.
 
-    A section whose `name` changes starts afresh: the options of one sampler mean nothing to the next.
+    A section whose `name` changes is replaced, because the options of a sampler are those of that sampler alone.
 
     >>> overlay({"feed": {"seed": 1, "workers": 2}}, {"feed": {"seed": 7}})
     {'feed': {'seed': 7, 'workers': 2}}
@@ -233,19 +235,41 @@ def _in_toml(message: str, kind: type) -> str:
     return re.sub(rf"^{kind.__name__}\((\w+)=(.*?)\)(?= must|:)", r"\1 = \2", message)
 
 
-def _named(kinds: Mapping[str, type], table: Any, *, section: str) -> Any:
-    """Return what a section's `name` stands for, built from the rest of the section."""
+def _samplers() -> dict[str, type | EntryPoint]:
+    return {**_SAMPLERS, **plugins("samplers", builtin=_SAMPLERS)}
+
+
+def _transform_kinds() -> dict[str, type | EntryPoint]:
+    return {**_TRANSFORMS, **plugins("transforms", builtin=catalogue.__all__)}
+
+
+def _plugin_class(plugin: EntryPoint) -> type:
+    """Return the class of a plug-in, whose settings are the fields of a dataclass. Raises PluginError."""
+    value: type = load_plugin(plugin)
+    is_sampler = plugin.group.endswith("samplers")
+    fits = isclass(value) and is_dataclass(value)
+    if not fits or not (issubclass(value, Sampler) if is_sampler else hasattr(value, "sample")):
+        kind = "cinefeed.data.sampling.Sampler" if is_sampler else "the protocol cinefeed.transforms.Transform"
+        raise invalid_plugin(plugin, f"a dataclass of {kind}")
+    if value.__name__ != plugin.name:
+        raise invalid_plugin(plugin, f"named like its class, {value.__name__}, by which settings are written")
+    return value
+
+
+def _named(kinds: Mapping[str, type | EntryPoint], table: Any, *, section: str) -> Any:
+    """Return the object that a section names, made with the other settings of the section."""
     if isinstance(table, str):
         raise SettingError(f"{section} = {table!r} must be a section: write [{section}], and name = {table!r} below it")
     if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
         raise SettingError(f"[{section}] needs a name: one of {', '.join(sorted(kinds))}")
     name = table["name"]
-    if name in _MIXING and kinds is _TRANSFORMS:
+    if name in _MIXING and section.startswith("transforms"):
         raise SettingError(f"[{section}] {name} mixes the clips of a batch: write it as [feed.mixing], name = {name!r}")
     if name not in kinds:
         raise SettingError(f"[{section}] name = {name!r} is not known; {did_you_mean(name, kinds)}")
     rest = {key: value for key, value in table.items() if key != "name"}
-    return _build(kinds[name], rest, section=f"{section}: {name}")
+    kind = kinds[name]
+    return _build(_plugin_class(kind) if isinstance(kind, EntryPoint) else kind, rest, section=f"{section}: {name}")
 
 
 def _model(table: Any) -> ModelSettings:
@@ -256,12 +280,12 @@ def _model(table: Any) -> ModelSettings:
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
-    """Return a TOML value as the type that a field declares: lists become tuples, whole numbers serve as floats."""
+    """Return a TOML value as the type of a field: lists become tuples, whole numbers become floats."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
     if hint is Transform:  # one within another: "[transforms: OneOf] transforms" -> "transforms: OneOf"
-        return _named(_TRANSFORMS, value, section=where[1:].partition("]")[0])
+        return _named(_transform_kinds(), value, section=where[1:].partition("]")[0])
     if hint is Mixing:
         return _named(_MIXING, value, section="feed.mixing")
     if origin is Literal:
@@ -314,7 +338,7 @@ def _literal(value: Any) -> str:
 
 
 def _intended_kind(value: Any, kinds: Sequence[Any]) -> Any:
-    """Return the one of several types that a value is meant to be, whose error then says most; None where none is."""
+    """Return the one of several types that a value probably has, for the clearest error; None if it is unclear."""
     if len(kinds) == 1:
         return kinds[0]
     tables = [each for each in kinds if isclass(get_origin(each)) and issubclass(get_origin(each), Mapping)]
@@ -324,7 +348,7 @@ def _intended_kind(value: Any, kinds: Sequence[Any]) -> Any:
 
 
 def _say(hint: Any) -> str:
-    """Return a type in a user's words."""
+    """Return the description of a type for an error."""
     kinds: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     kinds |= {NoneType: "unset", Transform: "a table with the name of a transform", Mixing: "a table with a name"}
     origin, inner = get_origin(hint), [each for each in get_args(hint) if each not in (NoneType, ...)]
@@ -343,7 +367,7 @@ def _say(hint: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return dataclasses as tables, tuples as lists, sets as what is one of them, without what is unset."""
+    """Return dataclasses as tables, tuples as lists and sets as {one_of = ...}, without unset values."""
     if isinstance(value, Call):
         raise SettingError(f"{value!r} is code, which no settings hold: give callables to a Feed in Python")
     if is_dataclass(value):

@@ -133,6 +133,10 @@ class DiskFullError(CinefeedError, OSError):
         return f"{self.filename} cannot be written: {reason} ({self.strerror}); {advice}"
 
 
+class PluginError(CinefeedError, ImportError):
+    """A plug-in of another package cannot be imported, has an unsuitable object, or a name that is in use."""
+
+
 class KerasBackendError(CinefeedError, ImportError):
     """Keras is set to a backend that is not installed, and another one is."""
 

@@ -21,6 +21,7 @@ from cinefeed.core.cores import quota_cores, usable_cores
 from cinefeed.core.errors import KERAS_BACKENDS
 from cinefeed.core.keras_backend import keras_backend
 from cinefeed.core.kernel_cache import cache_folder
+from cinefeed.core.plugins import plugin_names, plugin_versions
 from cinefeed.core.pools import is_passive
 from cinefeed.video.extras import EXTRAS, missing_packages
 from cinefeed.video.ffmpeg.decoder import decoder_choice
@@ -61,6 +62,7 @@ def examine(*, frameworks: Sequence[str] = KERAS_BACKENDS) -> dict[str, Any]:
 
     versions: of Python, cinefeed and related libraries; None if not installed
     decoder: the decoder for encoded video, and the reason for it
+    plugins: versions of the packages with plug-ins, and the names of the plug-ins by kind
     formats: missing packages for reading a format or writing reports, by extra; [] if none is missing
     cores: of the machine, allowed for the process, the quota of its control groups (None: no quota), used by cinefeed,
     and the load average of the last minute
@@ -81,6 +83,7 @@ def examine(*, frameworks: Sequence[str] = KERAS_BACKENDS) -> dict[str, Any]:
             "cinefeed": cinefeed.__version__,
             **{name: _version(name) for name in _DISTRIBUTIONS},
         },
+        "plugins": {"packages": plugin_versions(), "names": plugin_names()},
         "decoder": decoder_choice()._asdict(),
         "formats": {
             **{extra.name: missing_packages(extra) for extra in EXTRAS.values()},

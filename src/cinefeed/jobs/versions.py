@@ -3,11 +3,12 @@
 import av
 
 import cinefeed
+from cinefeed.core.plugins import plugin_versions
 
 
 def versions_of_decoder() -> dict[str, str]:
     """Return the versions that decide what a scan or a packing writes."""
-    return {"cinefeed": cinefeed.__version__, "av": av.__version__}
+    return {"cinefeed": cinefeed.__version__, "av": av.__version__, **plugin_versions("readers", "codecs")}
 
 
 def versions_of_network() -> dict[str, str]:

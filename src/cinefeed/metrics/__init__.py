@@ -3,6 +3,7 @@
 `assess` evaluates one table of predictions and `compare` compares two. The metric functions take arrays, by keyword.
 """
 
+from cinefeed.metrics.added import Metric
 from cinefeed.metrics.agreement import error_by_bin, limits_of_agreement
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.basic import (
@@ -27,6 +28,7 @@ from cinefeed.metrics.thresholds import best_threshold
 from cinefeed.metrics.units import Units, units_of
 
 __all__ = [
+    "Metric",
     "Metrics",
     "Predictions",
     "TargetColumns",

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from cinefeed.core.errors import ColumnError, SettingError, did_you_mean
 from cinefeed.data.sampling.prior import correct_prior
+from cinefeed.metrics.added import Metric, for_task, load_metrics
 from cinefeed.metrics.agreement import error_by_bin, limits_of_agreement
 from cinefeed.metrics.calibration import calibration, calibration_by_class
 from cinefeed.metrics.estimates import Resampling, estimates, flat, number
@@ -45,6 +46,7 @@ def assess(
     seed: int = 0,
     subgroups: Sequence[str] = (),
     priors: Priors | None = None,
+    metrics: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the metrics of every part of a table of predictions, by target, as plain data for JSON.
 
@@ -65,11 +67,13 @@ def assess(
         seed: Seed of the resamples.
         subgroups: Columns to compute subgroup metrics for.
         priors: Class counts `draws` and `raw` by target, as returned by `sampling.prior.prior_from_report`.
+        metrics: Metrics of plug-ins to compute too, for all units of a part and the targets whose task they support.
 
     Raises LabelError for invalid labels or scores, ColumnError for a missing column, and SettingError for an unknown
     target, an invalid threshold or invalid resampling settings.
     """
     check_rule(rule, name="rule")
+    added = load_metrics(metrics)
     resampling = Resampling(resamples=resamples, level=level, seed=seed)
     names = [target.name for target in predictions.targets]
     for setting, by_target in (("thresholds", thresholds), ("priors", priors)):
@@ -98,7 +102,14 @@ def assess(
         for target in predictions.targets:
             units = units_of(rows, target, unit=unit, cluster=cluster)
             name = target.name
-            result = _assess_units(units, target, target_thresholds.get(name), (priors or {}).get(name), resampling)
+            result = _assess_units(
+                units,
+                target,
+                target_thresholds.get(name),
+                (priors or {}).get(name),
+                resampling,
+                for_task(added, target.task),
+            )
             if by_rule[name]:
                 result |= {"threshold_rule": rule, "operating_points": operating_points(units, target, by_rule[name])}
             result["subgroups"] = {
@@ -145,6 +156,7 @@ def _assess_units(
     threshold: tuple[float, str] | None,
     prior: Mapping[str, ArrayLike] | None,
     resampling: Resampling,
+    added: Mapping[str, Metric],
 ) -> dict[str, Any]:
     """Return the assessment of one target in one part, without subgroups."""
     result: dict[str, Any] = {
@@ -157,7 +169,7 @@ def _assess_units(
         "missing": units.missing,
     }
     if not target.classes:
-        result |= estimates(units, resampling=resampling)
+        result |= estimates(units, resampling=resampling, added=added)
         data: dict[str, Any] = {"targets": units.targets, "scores": units.scores}
         result["bins"] = error_by_bin(**data) if units.names else []
         limits = limits_of_agreement(**data) if units.names else dict.fromkeys(("bias", "sd", "lower", "upper"), np.nan)
@@ -165,7 +177,7 @@ def _assess_units(
     value, origin = threshold or (0.5, "0.5")
     counts = np.bincount(units.targets, minlength=len(target.classes)).tolist()
     result["counts"] = dict(zip(target.classes, counts, strict=True))
-    result |= _class_estimates(units, target, value, resampling)
+    result |= _class_estimates(units, target, value, resampling, added)
     if threshold is not None:
         result |= {"threshold": value, "threshold_from": origin}
     result["corrected"] = None
@@ -173,17 +185,19 @@ def _assess_units(
         corrected_units = replace(units, scores=correct_prior(units.scores, **prior))
         # a threshold optimized on uncorrected scores is corrected like the scores; the default 0.5 stays 0.5
         corrected_threshold = value if origin == "0.5" else float(correct_prior([value], **prior)[0])
-        result["corrected"] = _class_estimates(corrected_units, target, corrected_threshold, resampling)
+        result["corrected"] = _class_estimates(corrected_units, target, corrected_threshold, resampling, added)
         if threshold is not None:
             result["corrected"]["threshold"] = corrected_threshold
     return result
 
 
-def _class_estimates(units: Units, target: TargetColumns, threshold: float, resampling: Resampling) -> dict[str, Any]:
+def _class_estimates(
+    units: Units, target: TargetColumns, threshold: float, resampling: Resampling, added: Mapping[str, Metric]
+) -> dict[str, Any]:
     """Return the class metrics with intervals, and the calibration overall and by class."""
     data: dict[str, Any] = {"targets": units.targets, "scores": units.scores, "classes": target.classes}
     empty: dict[str, Any] = {"ece": None, "bins": []}
-    return estimates(units, classes=target.classes, threshold=threshold, resampling=resampling) | {
+    return estimates(units, classes=target.classes, threshold=threshold, resampling=resampling, added=added) | {
         "calibration": calibration(**data) if units.names else empty,
         "calibration_by_class": calibration_by_class(**data) if units.names else {},
     }

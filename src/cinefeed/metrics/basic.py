@@ -82,6 +82,11 @@ def metric_range(metric: str) -> tuple[float, float]:
     )
 
 
+def set_range(metric: str, limits: tuple[float, float]) -> None:
+    """Set the least and the greatest value that a metric of a plug-in can have."""
+    _RANGES[metric] = limits
+
+
 def classification_metrics(
     *, targets: ArrayLike, scores: ArrayLike, classes: Sequence[str], threshold: float = 0.5
 ) -> Metrics:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.metrics.added import Metric
 from cinefeed.metrics.basic import CLASS_METRICS, Metrics, classification_metrics, metrics_by_class, regression_metrics
 from cinefeed.metrics.bootstrap import MIN_CLUSTERS, Interval, check_resampling, intervals
 from cinefeed.metrics.calibration import calibration, calibration_by_class
@@ -17,6 +18,7 @@ from cinefeed.metrics.weighted import weighted_classes, weighted_regression
 REGRESSION_METRICS = ("r2", "rmse", "mae", "pearson_r", "bias", "sd")
 CLASSIFICATION_METRICS = (*CLASS_METRICS, "ece")
 Estimates = dict[str, dict[str, Any]]
+_NO_METRICS: Mapping[str, Metric] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +39,37 @@ class Resampling:
 
 
 def estimates(
-    units: Units, *, classes: Sequence[str] = (), threshold: float = 0.5, resampling: Resampling
+    units: Units,
+    *,
+    classes: Sequence[str] = (),
+    threshold: float = 0.5,
+    resampling: Resampling,
+    added: Mapping[str, Metric] = _NO_METRICS,
 ) -> dict[str, Any]:
     """Return `metrics`, and for classes `by_class`: value, low, high, dropped and reason of each metric.
 
-    Undefined values are None. `reason` explains a missing value or a missing interval. `dropped` is the number of
-    resamples for which the metric is undefined.
+    `added` are metrics of plug-ins, which follow the others in `metrics`. Undefined values are None. `reason` explains
+    a missing value or a missing interval. `dropped` is the number of resamples for which the metric is undefined.
     """
+    own = _own_estimates(units, classes=classes, threshold=threshold, resampling=resampling)
+    if not units.names:
+        return own | {"metrics": own["metrics"] | _none([*added])}
+
+    def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        return {
+            name: metric.values(targets=units.targets, scores=units.scores, weights=weights)
+            for name, metric in added.items()
+        }
+
+    values = {name: float(result[0]) for name, result in measure(np.ones((1, len(units.names)))).items()}
+    metrics = Metrics(values, reasons=dict.fromkeys(added, "its function returned no number"))
+    ranges = resampling.intervals(measure, units.clusters) if added else {}
+    return own | {"metrics": own["metrics"] | {name: _estimate(name, metrics, ranges[name]) for name in added}}
+
+
+def _own_estimates(
+    units: Units, *, classes: Sequence[str], threshold: float, resampling: Resampling
+) -> dict[str, dict[str, Any]]:
     if not classes:
         if not units.names:
             return {"metrics": _none(REGRESSION_METRICS)}

@@ -22,7 +22,7 @@ _DEFAULT_SIDE = 112
 class PackingAdvice:
     """The measured result of packing: `gain` is the factor in clips per second, `bytes` the size of all shards."""
 
-    codec: Codec
+    codec: str
     short_side: int | None
     gain: float
     bytes: float

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import SettingError, SourceError
+from cinefeed.core.errors import CinefeedError, PackError, SettingError, SourceError
 from cinefeed.packing.frames import PackedFrames
 from cinefeed.packing.settings import PackSettings
 from cinefeed.video.color import Colour
@@ -20,12 +20,13 @@ from cinefeed.video.ffmpeg.pixel_formats import plane_shapes
 from cinefeed.video.ffmpeg.probe import probe_encoded
 from cinefeed.video.ffmpeg.writer import Encoding, encode_planes
 from cinefeed.video.metadata import PackedMember, VideoMetadata
+from cinefeed.video.packed.frame_codec import CONTAINER, FrameCodec, load_codec, write_planes
 from cinefeed.video.readers import is_of_a_reader
 from cinefeed.video.timestamps import FrameTimes
 
 SUFFIXES = {"raw": ".npy", "ffv1": ".mkv", "jpeg": ".mp4", "h264": ".mp4"}
 _CONTAINERS = {"matroska": ".mkv", "mpegts": ".ts", "mpeg": ".mpg"}  # suffixes that are not the container's name
-_NOT_ENCODED = frozenset("npy npz hdf5 nifti dicom images tiff webp memory".split())
+_NOT_ENCODED = frozenset("npy npz hdf5 nifti dicom images tiff webp memory planes".split())
 _NOMINAL_HZ = 25  # of files of videos without a known rate
 _YUV_FORMATS = {  # by the factors of height and width between luma and chroma
     (1, 1): "yuv444p",
@@ -49,11 +50,13 @@ def write_packed(frames: PackedFrames, folder: Path, name: str, settings: PackSe
 
     Raises SettingError if the codec cannot hold these numbers, and OSError.
     """
-    path = folder / f"{name}{SUFFIXES[settings.codec]}"
+    path = folder / f"{name}{SUFFIXES.get(settings.codec, '.planes')}"
     metadata = frames.metadata
     rest = iter(frames.frames)
     first = next(rest)
     every_frame: Iterator[Sequence[NDArray[Any]]] = chain([first], rest)
+    if (codec := load_codec(settings.codec)) is not None:
+        return _write_planes(path, first, every_frame, frames.colour, metadata, codec, settings.codec)
     if settings.codec == "raw":
         return _write_raw(path, first, every_frame, frames.colour, metadata)
     encoding = _encoding(first, frames.colour, metadata, settings)
@@ -134,10 +137,45 @@ def _write_raw(
             written += 1
     if written != count:
         raise SourceError(f"{path}: {count} frames were to be packed, the source returned {written}; report this")
+    return _of_planes(path, first, colour, metadata, container="npy", codec="raw")
+
+
+def _write_planes(
+    path: Path,
+    first: Sequence[NDArray[Any]],
+    frames: Iterator[Sequence[NDArray[Any]]],
+    colour: Colour,
+    metadata: VideoMetadata,
+    codec: FrameCodec,
+    name: str,
+) -> PackedFile:
+    """Write frames with the codec of a plug-in. Raises PackError if it fails."""
+    planes = metadata.times.count * len(first)
+    try:
+        written = write_planes(path, frames, codec, planes=planes)
+    except (CinefeedError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise PackError(f"{path}: the codec {name!r} failed: {type(error).__name__}: {error}") from error
+    if written != planes:
+        raise SourceError(f"{path}: {planes} planes were to be packed, the source returned {written}; report this")
+    return _of_planes(path, first, colour, metadata, container=CONTAINER, codec=name)
+
+
+def _of_planes(
+    path: Path,
+    first: Sequence[NDArray[Any]],
+    colour: Colour,
+    metadata: VideoMetadata,
+    *,
+    container: str,
+    codec: str,
+) -> PackedFile:
+    """Return a file that holds the planes of frames in a format of cinefeed."""
     packed = replace(
         metadata,
-        container="npy",
-        codec="raw",
+        container=container,
+        codec=codec,
         pixel_format=_format_name(first, colour) if len(first) > 1 else first[0].dtype.name,
         member=PackedMember(0, path.stat().st_size, _traits(colour)),
     )

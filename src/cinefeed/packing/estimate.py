@@ -46,7 +46,7 @@ def estimate_bytes(manifest: Manifest, settings: PackSettings) -> NDArray[np.flo
     raw = frames * samples * np.where(bits <= 8, 1, np.where(bits <= 16, 2, 4))
     if settings.codec == "raw":
         return np.nan_to_num(raw + _ARRAY_HEADER, nan=float(_UNKNOWN_BYTES))
-    return np.nan_to_num(_PIXEL_BYTES[settings.codec] * frames * pixels, nan=float(_UNKNOWN_BYTES))
+    return np.nan_to_num(_PIXEL_BYTES.get(settings.codec, 1.0) * frames * pixels, nan=float(_UNKNOWN_BYTES))
 
 
 def rows_per_shard(manifest: Manifest, settings: PackSettings) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.feed.clip_pipeline import part_of
-from cinefeed.packing.settings import LOSSLESS, PackSettings
+from cinefeed.packing.settings import PackSettings
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.fit import fit_inverse
 from cinefeed.transforms.resample import resample
@@ -69,7 +69,7 @@ def frames_to_pack(
         files=(),
     )
     height, width = target_size(metadata, settings)
-    is_lossless = settings.codec in LOSSLESS
+    is_lossless = settings.is_lossless
     if is_lossless and not settings.resizes:
         return PackedFrames(_as_stored(first, chunks), colour, packed)
     channels = 1 if metadata.channels == 1 or settings.channels == 1 else 3

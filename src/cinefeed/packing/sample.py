@@ -21,7 +21,7 @@ from cinefeed.feed.feed import Feed
 from cinefeed.feed.throughput import measure_feed
 from cinefeed.packing.estimate import estimate_bytes
 from cinefeed.packing.rows import RowJob, RowResult, pack_row
-from cinefeed.packing.settings import LOSSLESS, Codec, PackSettings
+from cinefeed.packing.settings import Codec, PackSettings
 from cinefeed.video.readers import readers_of
 
 _ROWS, _MAX_FRAMES, _COMPARED_FRAMES, _SECONDS = 8, 96, 4, 1.0
@@ -37,7 +37,7 @@ class CodecMeasurement:
     codec cannot hold these videos.
     """
 
-    codec: Codec | None
+    codec: Codec | str | None
     bytes: float = float("nan")
     clips_per_second: float = float("nan")
     psnr_db: float = float("nan")
@@ -89,7 +89,7 @@ def measure_codecs(
     return measurements
 
 
-def settings_of(codec: Codec, options: dict[str, Any]) -> PackSettings:
+def settings_of(codec: Codec | str, options: dict[str, Any]) -> PackSettings:
     """Return the settings of a codec. Raises SettingError for `copy` if the options ask for another size or rate."""
     quality = {} if codec in ("jpeg", "h264") else {"quality": None}
     return PackSettings(codec=codec, **(options | quality))
@@ -173,7 +173,7 @@ def _measure(
     size = sum(result.columns["member_bytes"] for result in results if result.file is not None)
     expected = estimate_bytes(sample, PackSettings(codec=settings.codec)).sum()
     total = float(estimate_bytes(manifest, settings).sum() * size / max(expected, 1.0))
-    fidelity = (float("inf"), 1.0) if settings.codec in LOSSLESS else _fidelity(sample, results, references)
+    fidelity = (float("inf"), 1.0) if settings.is_lossless else _fidelity(sample, results, references)
     speed = _speed(make_feed(sample))
     return CodecMeasurement(
         codec=settings.codec, bytes=total, clips_per_second=speed, psnr_db=fidelity[0], ssim=fidelity[1]

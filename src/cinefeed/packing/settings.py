@@ -4,11 +4,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.core.plugins import plugin_names
 from cinefeed.video.clips import Fit, Frame
+from cinefeed.video.packed.frame_codec import load_codec
 
-Codec = Literal["copy", "raw", "ffv1", "jpeg", "h264"]
+Codec = Literal["copy", "raw", "ffv1", "jpeg", "h264"]  # built in
 OnError = Literal["raise", "record"]
-LOSSLESS = frozenset({"copy", "raw", "ffv1"})
+_LOSSLESS = frozenset({"copy", "raw", "ffv1"})
 _QUALITY = {"jpeg": (2, 31, 3), "h264": (1, 51, 18)}  # smallest, largest and default value
 
 
@@ -16,7 +18,7 @@ _QUALITY = {"jpeg": (2, 31, 3), "h264": (1, 51, 18)}  # smallest, largest and de
 class PackSettings:
     """Settings of `pack`. All but `on_error` and `max_bad` decide the bytes of the shards.
 
-    codec:      copy (the bytes of the source files), raw (`.npy`), ffv1 (lossless), jpeg or h264
+    codec:      copy (the bytes of the source files), raw (`.npy`), ffv1 (lossless), jpeg, h264, or that of a plug-in
     short_side: pixels of the shorter side of a packed frame; smaller videos keep their size
     size:       height and width of a packed frame, in place of `short_side`
     fit:        how a frame is fitted into `size`; see Frame
@@ -38,7 +40,7 @@ class PackSettings:
     True
     """
 
-    codec: Codec = "jpeg"
+    codec: Codec | str = "jpeg"
     short_side: int | None = None
     size: tuple[int, int] | None = None
     fit: Fit = "crop"
@@ -55,7 +57,10 @@ class PackSettings:
     max_bad: float = 0.01
 
     def __post_init__(self) -> None:
-        for name, choices in (("codec", Codec), ("fit", Fit), ("on_error", OnError)):
+        if self.codec not in get_args(Codec) and load_codec(self.codec) is None:
+            names = [*get_args(Codec), *plugin_names()["codecs"]]
+            raise SettingError(f"codec={self.codec!r} is not a choice; {did_you_mean(str(self.codec), names)}")
+        for name, choices in (("fit", Fit), ("on_error", OnError)):
             value = getattr(self, name)
             if value not in get_args(choices):
                 raise SettingError(f"{name}={value!r} is not a choice; {did_you_mean(str(value), get_args(choices))}")
@@ -92,6 +97,12 @@ class PackSettings:
     def resizes(self) -> bool:
         """Whether frames are converted to pixels of a size or a number of channels; if not, they stay as stored."""
         return self.short_side is not None or self.size is not None or self.channels is not None
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether the codec keeps all numbers."""
+        added = load_codec(self.codec)
+        return self.codec in _LOSSLESS if added is None else added.is_lossless
 
     @property
     def quantiser(self) -> int:

@@ -6,15 +6,12 @@ update, Radiology: Artificial Intelligence 6(4):e240300). The wording is ours: r
 filling the items in.
 """
 
-import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cinefeed.core.errors import SettingError
-from cinefeed.core.locks import write_text
 from cinefeed.core.text import format_number, markdown_text, plural
 from cinefeed.metrics.baselines import baseline_sentences
 from cinefeed.metrics.display import metric_name
@@ -22,9 +19,9 @@ from cinefeed.metrics.thresholds import RULE_NAMES
 from cinefeed.reports.data import PageData
 from cinefeed.reports.formatting import cell
 from cinefeed.reports.results import ordered, resampled_unit
+from cinefeed.reports.sealed import sealed, write_sealed
 from cinefeed.reports.templates import from_template
 
-_SEAL = "<!-- written by cinefeed; rewritten until the file is edited: "
 _ITEM = re.compile(r"- \*\*(?P<name>.+?)\*\* \((?P<number>.+?)\)\. (?P<text>.*)")
 
 
@@ -54,8 +51,7 @@ class Methods(NamedTuple):
         for section, items in self.sections:
             lines += ["", f"## {section}", ""]
             lines += [f"- **{item.name}** ({item.number}). {markdown_text(item.text)}" for item in items]
-        text = "\n".join(lines) + "\n"
-        return f"{text}\n{_SEAL}{_digest(text)} -->\n"
+        return sealed("\n".join(lines) + "\n")
 
 
 def keep_methods(methods: Methods, path: Path) -> None:
@@ -63,19 +59,16 @@ def keep_methods(methods: Methods, path: Path) -> None:
 
     Raises SettingError if the file cannot be read or written.
     """
-    try:  # an editor may have saved it in another encoding: then the digest differs, and the file stays
-        existing = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
-    except OSError as error:
-        raise SettingError(f"{path} cannot be read: {error.strerror}; delete it or choose another path") from error
-    if existing is not None:
-        text, _, seal = existing.partition(f"\n{_SEAL}")
-        if seal.strip() != f"{_digest(text)} -->":
-            return
-    write_text(methods.markdown(), path)
+    write_sealed(methods.markdown(), path)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def recorded(text: str) -> str:
+    """Return the part of an item that follows from the run, without what an author has to write.
+
+    >>> recorded("Rows without a label are left out. author: why they lack it.")
+    'Rows without a label are left out.'
+    """
+    return text.partition("author:")[0].strip()
 
 
 def methods_of(page: PageData) -> Methods:
@@ -95,6 +88,7 @@ def _values(page: PageData) -> dict[str, Any]:
     """Return the dictionary that fills `methods.md.j2`: the sections of settings.toml, the page, and what follows."""
     settings = tomllib.loads(page.settings) if page.settings else {}
     sections = {name: settings.get(name, {}) for name in ("data", "clip", "frame", "model", "sampler", "feed", "train")}
+    sections["model"] = _model(sections["model"])
     data, train = sections["data"], sections["train"]
     assessment: Mapping[str, Any] = page.assessment or {"parts": {}}
     part = next(iter(ordered(assessment["parts"])), None)
@@ -128,6 +122,18 @@ def _values(page: PageData) -> dict[str, Any]:
             for name, target in measured.items()
         },
     }
+
+
+def _model(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section [model] with its options in a table of their own, and files by their names.
+
+    >>> _model({"name": "cnn3d", "weights": "/home/me/r3d_18.safetensors", "dense": 0})
+    {'name': 'cnn3d', 'options': {'weights': 'r3d_18.safetensors', 'dense': 0}}
+    """
+    options = {
+        name: Path(value).name if name == "weights" else value for name, value in section.items() if name != "name"
+    }
+    return {"name": section.get("name", "cnn_rnn"), "options": options}
 
 
 def _targets(page: PageData, measured: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -68,6 +68,7 @@ def evaluate(
     unit: str | None = None,
     clips: int | None = None,
     subgroups: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
     out: str | Path | None = None,
     tick: Tick | None = None,
 ) -> Evaluation:
@@ -86,6 +87,7 @@ def evaluate(
         unit: Override `[evaluate] unit`.
         clips: Override `[evaluate] clips`.
         subgroups: Override `[evaluate] subgroups`.
+        metrics: Override `[evaluate] metrics`, which are those of plug-ins.
         out: File for the predictions, a row per clip: Parquet, CSV or JSON, by suffix.
         tick: Called with the number of clips done and of all clips.
 
@@ -99,7 +101,11 @@ def evaluate(
         table_suffix(Path(out))
     settings, model, trained, own, thresholds = load(run)
     settings = with_evaluation(
-        settings, unit=unit, clips=clips, subgroups=None if subgroups is None else tuple(subgroups)
+        settings,
+        unit=unit,
+        clips=clips,
+        subgroups=None if subgroups is None else tuple(subgroups),
+        metrics=None if metrics is None else tuple(metrics),
     )
     rows = own.where("split", [part]) if manifest is None else choose_rows(Manifest.read(manifest), settings)
     for column, values in (where or {}).items():

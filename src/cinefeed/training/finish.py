@@ -114,6 +114,7 @@ def assess_table(
         level=evaluate.level,
         subgroups=evaluate.subgroups,
         priors=priors or None,
+        metrics=evaluate.metrics,
     )
     return {**assessment, "priors": plain(priors or {})}
 

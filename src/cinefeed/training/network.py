@@ -1,7 +1,7 @@
 """Construction of the network to train from settings: model, optimiser, loss."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import cinefeed.models
 from cinefeed.config import Settings
 from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.core.plugins import invalid_plugin, load_plugin, plugins
 from cinefeed.encoders import load_encoder
 from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.models import ClipLoss
@@ -30,11 +31,8 @@ def build_model(settings: Settings, spec: FeedSpec, *, trained: bool = False) ->
     An encoder of `pretrained` is built again from its name, file and sha256.
     Raises SettingError for a name or an option that cinefeed.models does not have, and for a spec that does not fit.
     """
-    model_names = [name for name in cinefeed.models.__all__ if inspect.isfunction(getattr(cinefeed.models, name))]
     name = settings.model.name
-    if name not in model_names:
-        raise SettingError(f"[model] name = {name!r} is not a model; {did_you_mean(name, model_names)}")
-    function = getattr(cinefeed.models, name)
+    function = _model_function(name)
     first, *rest = inspect.signature(function).parameters
     options: dict[str, Any] = {"seed": settings.feed.seed, **settings.model.options}
     for option in options:
@@ -52,6 +50,24 @@ def build_model(settings: Settings, spec: FeedSpec, *, trained: bool = False) ->
     _check_inputs(model, spec, name=name)
     _check_outputs(model, spec, name=name, any_task=first == "spec")
     return model
+
+
+def _model_function(name: str) -> Callable[..., keras.Model]:
+    """Return the function of cinefeed.models, or of a plug-in, that builds a network."""
+    names = [name for name in cinefeed.models.__all__ if inspect.isfunction(getattr(cinefeed.models, name))]
+    others = plugins("models", builtin=names)
+    if name not in (*names, *others):
+        raise SettingError(f"[model] name = {name!r} is not a model; {did_you_mean(name, [*names, *others])}")
+    function: Callable[..., keras.Model]
+    if name in names:
+        function = getattr(cinefeed.models, name)
+    else:
+        function = load_plugin(others[name])
+        if not inspect.isfunction(function) or not inspect.signature(function).parameters.keys() > {"seed"}:
+            raise invalid_plugin(
+                others[name], "a function of a feed's spec, with a parameter seed, that returns a model"
+            )
+    return function
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from cinefeed.core.digests import append_digest, is_text_changed, json_with_dige
 from cinefeed.core.errors import SettingError, TrainingError, listed_in_words
 from cinefeed.core.files import PARTIAL, write_atomically, write_errors
 from cinefeed.core.locks import FOLDER_LOCK
+from cinefeed.core.plugins import plugin_versions
 from cinefeed.data.manifest.manifest import Manifest, Parts
 from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.labels import FeedSpec, TargetSpec
@@ -49,7 +50,7 @@ _FILES = (
     f"{BASELINES} baselines.parquet baselines.npz "
     "failures.json pixels.json worst.npz saliency.npz model.onnx model.keras run.json report.html"
 ).split()
-_EDITABLE = ("methods.md",)  # authors may edit it; the report rewrites it if nobody has
+_EDITABLE = ("methods.md", "README.md")  # authors may edit them; report and export rewrite them if nobody has
 _COPY_AGAIN = "copy the run again from its original folder, or train again with --overwrite (overwrite=True)"
 _NO_MATTER = {"train": frozenset({"out"}), "feed": runtime_fields(FeedOptions)}  # these do not change results
 
@@ -260,7 +261,7 @@ def unchanged_text(path: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of all libraries that affect results, and the device."""
+    """Return the versions of all libraries that affect results, those of installed plug-ins too, and the device."""
     import keras
 
     backend = keras.config.backend()
@@ -275,7 +276,7 @@ def versions() -> dict[str, str]:
             library_versions[name] = version(name)
         except PackageNotFoundError:  # built from source, under another name
             library_versions[name] = str(getattr(sys.modules.get(name), "__version__", "unknown"))
-    return {**library_versions, "backend": backend, "device": device()}
+    return {**library_versions, **plugin_versions(), "backend": backend, "device": device()}
 
 
 def device() -> str:

@@ -6,10 +6,13 @@ probed.
 
 import os
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
+from cinefeed.core.plugins import invalid_plugin, plugins
+
 START_BYTES = 1024
+READER = "reader:"  # prefix of the kinds of readers that the user or a plug-in registers
 
 _ENCODED = """
     .264 .265 .3g2 .3gp .apng .asf .avc .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m2ts .m2v .m4v .mjpeg
@@ -28,7 +31,7 @@ _BY_SUFFIX = {
     **dict.fromkeys(IMAGE_SUFFIXES, "image"),
 }
 EXTENSIONS = frozenset(_BY_SUFFIX)
-_own_suffixes: dict[str, str] = {}  # of readers registered by the user, which take precedence
+_own_suffixes: dict[str, str] = {}  # of readers registered by the user or a plug-in, which take precedence
 _own_magic: dict[str, bytes] = {}
 _compound = tuple(suffix for suffix in EXTENSIONS if suffix.count(".") > 1)
 # Tables and text, which are common beside videos and never treated as video.
@@ -97,6 +100,7 @@ def known_suffix(path: str | Path) -> str | None:
     >>> known_suffix("studies/7/4ch.v2.MP4"), known_suffix("notes.txt")
     ('.mp4', None)
     """
+    _find_plugins()
     name = str(path).rpartition("/")[2].lower().lstrip(".")
     suffix = next((each for each in _compound if name.endswith(each)), suffix_of(name))
     return suffix if suffix in EXTENSIONS or suffix in _own_suffixes else None
@@ -109,12 +113,14 @@ def kind_by_suffix(path: str | Path) -> str | None:
 
 
 def own_kind(path: str | Path) -> str | None:
-    """Return the kind of a reader that the user registered for the suffix, None if there is none."""
+    """Return the kind of a reader that the user or a plug-in has for the suffix, None if there is none."""
+    _find_plugins()
     return _own_suffixes.get(known_suffix(path) or "") if _own_suffixes else None
 
 
 def extensions() -> frozenset[str]:
     """Return all suffixes of files that are treated as video."""
+    _find_plugins()
     return EXTENSIONS | _own_suffixes.keys()
 
 
@@ -125,6 +131,7 @@ def is_readable(kind: str | None) -> bool:
 
 def register_kind(kind: str, *, suffixes: tuple[str, ...], magic: bytes) -> None:
     """Assign a kind to files with these suffixes, and to files that begin with `magic` unless it is empty."""
+    _find_plugins()
     _own_suffixes.update(dict.fromkeys(suffixes, kind))
     if magic:
         _own_magic[kind] = magic
@@ -139,9 +146,20 @@ def unregister_kind(kind: str) -> None:
     _update_compound()
 
 
+@cache
+def _find_plugins() -> None:
+    """Assign the suffixes of plug-ins to their kinds, once. Raises PluginError."""
+    readers = plugins("readers", builtin=EXTENSIONS)
+    for name, reader in readers.items():
+        if name != name.lower() or not name[:1] == "." or not name[1:]:
+            raise invalid_plugin(reader, "named by a suffix in lower case, such as '.cine'")
+    _own_suffixes.update({name: READER + name[1:] for name in readers})
+    _update_compound()
+
+
 def _update_compound() -> None:
     global _compound
-    _compound = tuple(suffix for suffix in extensions() if suffix.count(".") > 1)
+    _compound = tuple(suffix for suffix in EXTENSIONS | _own_suffixes.keys() if suffix.count(".") > 1)
 
 
 def is_beside(path: str | Path) -> bool:

@@ -1,4 +1,4 @@
-"""User-defined readers: functions of the user that open formats which cinefeed does not support."""
+"""User-defined readers: functions of the user, or of a plug-in, that open formats which cinefeed does not support."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from cinefeed.core.arguments import check_arguments, expect
 from cinefeed.core.errors import ArgumentError, CinefeedError, SettingError, SourceError
+from cinefeed.core.plugins import invalid_plugin, load_plugin, plugins
 from cinefeed.video.arrays.array_frames import ArrayFrames, known_axes, sample_metadata, windowed
 from cinefeed.video.arrays.axes import axes_of
-from cinefeed.video.kinds import EXTENSIONS, register_kind, unregister_kind
+from cinefeed.video.kinds import EXTENSIONS, READER, register_kind, unregister_kind
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from cinefeed.video.source import FrameSource, Source
 
 Opener = Callable[[Path], Any]
-_MARK = "reader:"  # prefix of its name in the column `container` of a manifest
 
 
 class Reader(NamedTuple):
@@ -79,37 +79,62 @@ def register_reader(
     suffix_list = tuple(each.lower() for each in suffix_list)
     reader = Reader(name or suffix_list[0].lstrip("."), suffix_list, opener, magic)
     for suffix in () if replace else suffix_list:
-        owner = next((each for each in _readers.values() if suffix in each.suffixes), None)
+        owner = _owner(suffix)
         if suffix in EXTENSIONS or (owner is not None and not _same(owner.opener, opener)):
             conflict = "is already supported" if owner is None else f"is already read by {owner.name!r}"
             raise SettingError(f"register_reader: {suffix} {conflict}; pass replace=True to use this reader")
     for old in [old for old in _readers.values() if {*old.suffixes} & {*suffix_list} or old.name == reader.name]:
-        unregister_kind(_MARK + old.name)
-        del _readers[_MARK + old.name]
-    _readers[_MARK + reader.name] = reader
-    register_kind(_MARK + reader.name, suffixes=suffix_list, magic=magic)
+        unregister_kind(READER + old.name)
+        del _readers[READER + old.name]
+    _readers[READER + reader.name] = reader
+    register_kind(READER + reader.name, suffixes=suffix_list, magic=magic)
 
 
 def is_of_a_reader(container: str) -> bool:
     """Return whether a kind or container belongs to a user-defined reader, registered or not."""
-    return container.startswith(_MARK)
+    return container.startswith(READER)
 
 
 def readers_of(containers: Iterable[str | None]) -> list[Reader]:
-    """Return the readers of some containers; None in `containers` selects all readers."""
+    """Return the readers of some containers; None in `containers` selects all that are registered or imported."""
     requested = {*containers}
+    for container in requested:
+        _reader_of(container or "")
     return [each for container, each in _readers.items() if None in requested or container in requested]
+
+
+def _owner(suffix: str) -> Reader | None:
+    """Return the reader that is registered for a suffix, or that of a plug-in; None if there is none."""
+    for reader in _readers.values():
+        if suffix in reader.suffixes:
+            return reader
+    return _reader_of(READER + suffix[1:]) if suffix in plugins("readers", builtin=EXTENSIONS) else None
+
+
+def _reader_of(container: str) -> Reader | None:
+    """Return a registered reader, or that of a plug-in, which is imported; None if there is none.
+
+    Raises PluginError.
+    """
+    if is_of_a_reader(container) and container not in _readers:
+        name = container.removeprefix(READER)
+        if (plugin := plugins("readers", builtin=EXTENSIONS).get(f".{name}")) is not None:
+            opener = load_plugin(plugin)
+            if not callable(opener):
+                raise invalid_plugin(plugin, "a function that takes a path")
+            _readers[container] = Reader(name, (plugin.name,), opener)
+    return _readers.get(container)
 
 
 def open_with_reader(
     path: Path, container: str, *, channels: int | None, part: str | None, metadata: VideoMetadata | None
 ) -> Source:
     """Open a file with the reader of its container. Raises SourceError."""
-    reader = _readers.get(container)
+    reader = _reader_of(container)
     if reader is None:
         raise SourceError(
-            f"{path}: needs the reader {container.removeprefix(_MARK)!r}, which is not registered in this program; "
-            "call cinefeed.register_reader(...) before opening it"
+            f"{path}: needs the reader {container.removeprefix(READER)!r}, which is not registered in this program; "
+            "call cinefeed.register_reader(...) before opening it, or install the plug-in that has it"
         )
     if part is not None:
         raise SourceError(f"{path}: part {part!r} was asked for, but a user-defined reader returns one video per file")

@@ -40,7 +40,7 @@ class PackedArray(FrameSource):
         self._sizes = [prod(shape) for shape in self._shapes]
         count, samples = len(self), sum(self._sizes)
         header = metadata.member.size - count * samples * dtype.itemsize
-        data = _map(path, metadata.member.offset, metadata.member.size)
+        data = map_member(path, metadata.member.offset, metadata.member.size)
         if data is None or not len(_MAGIC) < header < _LONGEST_HEADER or data[: len(_MAGIC)].tobytes() != _MAGIC:
             raise SourceError(
                 f"{path}: has no array of {count} frames at byte {metadata.member.offset}; the shard is cut off or "
@@ -51,24 +51,7 @@ class PackedArray(FrameSource):
     @property
     def colour(self) -> Colour:
         """How the planes are converted to pixels."""
-        metadata = self.metadata
-        assert metadata.member is not None
-        scale, matrix, *_ = [*metadata.member.traits.split(), "full", "bt601"]
-        model: ColourModel = "grey" if metadata.channels == 1 else "rgb"
-        if len(self._shapes) > 1:
-            model = "grey" if self.channels == 1 else "yuv"
-        return Colour(
-            model=model,
-            bits=metadata.bits,
-            full_range=scale == "full",
-            matrix=cast(Matrix, matrix),
-            rotation=metadata.rotation,
-            mirrored=metadata.mirrored,
-            aspect=metadata.aspect,
-            window=metadata.window,
-            window_assumed=metadata.window_assumed,
-            open_scale=has_open_scale(metadata),
-        )
+        return packed_colour(self.metadata, planes=len(self._shapes), channels=self.channels)
 
     def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
         """Return the frames of `indices`, as stored; frames of pixels at equal distances are one view into the file."""
@@ -97,6 +80,27 @@ class PackedArray(FrameSource):
         self._frames = None
 
 
+def packed_colour(metadata: VideoMetadata, *, planes: int, channels: int) -> Colour:
+    """Return how the planes of a packed frame are converted to pixels; without the chroma planes if `channels` is 1."""
+    assert metadata.member is not None
+    scale, matrix, *_ = [*metadata.member.traits.split(), "full", "bt601"]
+    model: ColourModel = "grey" if metadata.channels == 1 else "rgb"
+    if planes > 1:
+        model = "grey" if channels == 1 else "yuv"
+    return Colour(
+        model=model,
+        bits=metadata.bits,
+        full_range=scale == "full",
+        matrix=cast(Matrix, matrix),
+        rotation=metadata.rotation,
+        mirrored=metadata.mirrored,
+        aspect=metadata.aspect,
+        window=metadata.window,
+        window_assumed=metadata.window_assumed,
+        open_scale=has_open_scale(metadata),
+    )
+
+
 def frame_layout(metadata: VideoMetadata) -> tuple[list[tuple[int, ...]], np.dtype[Any]]:
     """Return the shapes of the planes of a raw frame, in the order of storage, and the dtype of their samples."""
     size = stored_size(metadata.height, metadata.width, aspect=metadata.aspect, rotation=metadata.rotation)
@@ -106,7 +110,7 @@ def frame_layout(metadata: VideoMetadata) -> tuple[list[tuple[int, ...]], np.dty
     return list(plane_shapes(metadata.pixel_format, *size)), samples_of(plane_layout(metadata.pixel_format).bits)
 
 
-def _map(path: Path, offset: int, size: int) -> NDArray[np.uint8] | None:
+def map_member(path: Path, offset: int, size: int) -> NDArray[np.uint8] | None:
     """Return bytes of a file as a memory map, None if the file ends before."""
     try:
         state = os.stat(path)  # noqa: PTH116  # half the time of Path.stat
