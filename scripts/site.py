@@ -1,5 +1,6 @@
 """Hooks of MkDocs: pages from files outside docs/, and lists of fields in docstrings as Markdown lists."""
 
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
@@ -21,23 +22,28 @@ _FIELD = re.compile(r"(\w+):\s+(?=\S)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages from files outside docs/."""
+    """Add the pages from files outside docs/, and the examples that pages link to."""
     for page, name in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / name).read_text(encoding="utf-8")))
+    for path in sorted((ROOT / "examples").glob("*.*")):
+        if path.suffix in (".py", ".sh", ".toml"):
+            files.append(File.generated(config, f"examples/{path.name}", content=path.read_text(encoding="utf-8")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: Files) -> str:
     """Point links between files of the repository at the pages of the site."""
-    targets = {name: target for target, name in PAGES.items()}
-
-    def page_link(match: re.Match[str]) -> str:
-        path, anchor = match[1], match[2] or ""
-        name = path.removeprefix("../").removeprefix("docs/")
-        return f"]({targets.get(name, name)}{anchor})"
-
     if page.file.src_uri.startswith("reference/"):
         return markdown
+    site_names = {name: target for target, name in PAGES.items()}
+    folder = posixpath.dirname(page.file.src_uri)
+    source_folder = posixpath.dirname(PAGES.get(page.file.src_uri, f"docs/{page.file.src_uri}"))
+
+    def page_link(match: re.Match[str]) -> str:
+        name = posixpath.normpath(posixpath.join(source_folder, match[1]))
+        target = site_names.get(name, name.removeprefix("docs/"))
+        return f"]({posixpath.relpath(target, folder)}{match[2] or ''})"
+
     return re.sub(r"\]\((?!\w+:)([^)#\s]+)(#[^)]*)?\)", page_link, markdown)
 
 
