@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: pages from files outside docs/, and lists of fields in docstrings as Markdown lists."""
+"""Hooks of MkDocs: pages from files outside docs/, the notebook, and lists of fields in docstrings as Markdown lists."""
 
 import posixpath
 import re
@@ -8,6 +8,7 @@ from typing import Any
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parents[1]
 PAGES = {  # page of the site -> file of the repository
@@ -16,17 +17,23 @@ PAGES = {  # page of the site -> file of the repository
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
     "examples.md": "examples/README.md",
+    "tutorials/notebook.md": "examples/cardiac_cine.ipynb",
     "benchmarks.md": "benchmarks/README.md",
 }
 _FIELD = re.compile(r"(\w+):\s+(?=\S)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages from files outside docs/, and the examples that pages link to."""
+    """Add the pages from files outside docs/, the pictures of the notebook, and the examples that pages link to."""
     for page, name in PAGES.items():
-        files.append(File.generated(config, page, content=(ROOT / name).read_text(encoding="utf-8")))
+        content = (ROOT / name).read_text(encoding="utf-8")
+        if name.endswith(".ipynb"):
+            content, resources = MarkdownExporter().from_filename(str(ROOT / name))
+            for picture, data in resources["outputs"].items():
+                files.append(File.generated(config, f"examples/{picture}", content=data))
+        files.append(File.generated(config, page, content=content))
     for path in sorted((ROOT / "examples").glob("*.*")):
-        if path.suffix in (".py", ".sh", ".toml"):
+        if path.suffix in (".py", ".sh", ".toml", ".ipynb"):
             files.append(File.generated(config, f"examples/{path.name}", content=path.read_text(encoding="utf-8")))
     return files
 

@@ -4,7 +4,7 @@ python     runs; the blocks of a page share their names
 bash       `cinefeed ...` runs in this process, `python ...` and `torchrun ...` in another one; other commands are errors,
            but for `pip install` and `export`, which prepare a machine
 text       is what the blocks before it have printed, line by line; `...` stands for any text
-others     with title="NAME" are written to the file NAME, also Python
+others     with title="NAME" are written to the file NAME, also Python, which is compiled; the page runs it or imports it
 """
 
 import os
@@ -24,7 +24,10 @@ from cinefeed.cli import main
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for name in ("tutorials", "how_to") for path in (DOCS / name).glob("*.md"))
-SLOW = {"tutorials/first_run.md", "tutorials/cardiac_cine.md", "tutorials/cluster.md", "how_to/several_gpus.md"}
+SLOW = {  # they train from the command line, or measure
+    *("tutorials/first_run.md", "tutorials/cardiac_cine.md", "tutorials/cluster.md", "tutorials/pretrained_encoder.md"),
+    *("how_to/several_gpus.md", "how_to/slow_feed.md"),
+}
 UNRUN = ("pip install ", "export ")  # beginnings of commands that prepare a machine
 
 
@@ -54,6 +57,8 @@ def run_page(page: Path, names: dict[str, object], capsys: pytest.CaptureFixture
             path = Path(block.title)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text)
+            if block.language == "python":
+                compile(block.text, place, "exec")
         elif block.language == "python":
             exec(compile("\n" * block.line + block.text, str(page), "exec"), names)
         elif block.language == "bash":
