@@ -116,6 +116,7 @@ def test_the_page_about_feeds(train, capsys):
     assert names["feed"].epoch == 6, "five, and one that the loader went through"
 
 
+@pytest.mark.filterwarnings("ignore:.*shard-000000.tar:pytest.PytestUnraisableExceptionWarning")  # webdataset leaves it open
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PAGES]
 )
