@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: pages from files outside docs/, the notebook, and lists of fields in docstrings as Markdown lists."""
+"""Hooks of MkDocs: pages from files outside docs/, the notebook, and fields in docstrings as Markdown lists."""
 
 import posixpath
 import re

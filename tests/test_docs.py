@@ -1,10 +1,10 @@
 """The pages of docs/ are programs that run, one block after the other, in one folder.
 
 python     runs; the blocks of a page share their names
-bash       `cinefeed ...` runs in this process, `python ...` and `torchrun ...` in another one; other commands are errors,
-           but for `pip install` and `export`, which prepare a machine
+bash       `cinefeed ...` runs in this process, `python ...` and `torchrun ...` in another one; others are errors, but
+           for `pip install` and `export`, which prepare a machine
 text       is what the blocks before it have printed, line by line; `...` stands for any text
-others     with title="NAME" are written to the file NAME, also Python, which is compiled; the page runs it or imports it
+others     with title="NAME" are written to the file NAME, also Python, which is compiled; the page runs or imports it
 """
 
 import os
@@ -23,7 +23,9 @@ import cinefeed as cf
 from cinefeed.cli import main
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = sorted(path.relative_to(DOCS).as_posix() for name in ("tutorials", "how_to") for path in (DOCS / name).glob("*.md"))
+PAGES = sorted(
+    path.relative_to(DOCS).as_posix() for name in ("tutorials", "how_to") for path in (DOCS / name).glob("*.md")
+)
 SLOW = {  # they train from the command line, or measure
     *("tutorials/first_run.md", "tutorials/cardiac_cine.md", "tutorials/cluster.md", "tutorials/pretrained_encoder.md"),
     *("how_to/several_gpus.md", "how_to/slow_feed.md"),
@@ -116,7 +118,10 @@ def test_the_page_about_feeds(train, capsys):
     assert names["feed"].epoch == 6, "five, and one that the loader went through"
 
 
-@pytest.mark.filterwarnings("ignore:.*shard-000000.tar:pytest.PytestUnraisableExceptionWarning")  # webdataset leaves it open
+@pytest.mark.usefixtures("forgotten_readers")
+@pytest.mark.filterwarnings(
+    "ignore:.*shard-000000.tar:pytest.PytestUnraisableExceptionWarning"
+)  # webdataset leaves it open
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PAGES]
 )
@@ -128,7 +133,9 @@ def test_a_page_for_users_runs_from_top_to_bottom(name, tmp_path, monkeypatch, c
         run_page(DOCS / name, {"__name__": "page"}, capsys)
     finally:
         for module in {*sys.modules} - modules:
-            if getattr(sys.modules[module], "__file__", None) and sys.modules[module].__file__.startswith(str(tmp_path)):
+            if getattr(sys.modules[module], "__file__", None) and sys.modules[module].__file__.startswith(
+                str(tmp_path)
+            ):
                 del sys.modules[module]
 
 

@@ -47,7 +47,9 @@ def test_the_notebook_runs(notebook, monkeypatch):
     spec = importlib.util.spec_from_file_location("run_notebook", ROOT / "scripts" / "notebook.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(cf.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(cf.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    )
     result = script.run(NOTEBOOK)
     for stored, new in zip(code_cells(notebook), code_cells(result), strict=True):
         assert printed(new) == printed(stored), f"outputs have changed: run scripts/notebook.py\n{stored.source}"

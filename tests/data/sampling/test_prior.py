@@ -19,7 +19,9 @@ def test_class_weights_are_scikit_learns():
     assert class_weights([True, False, True, True]) == {False: 2.0, True: 2 / 3}
 
 
-@pytest.mark.parametrize("labels", [["a", "b", "b", "b"], [0, 1, 1, 1], [0.0, 1.0, 1.0, 1.0], [False, True, True, True]])
+@pytest.mark.parametrize(
+    "labels", [["a", "b", "b", "b"], [0, 1, 1, 1], [0.0, 1.0, 1.0, 1.0], [False, True, True, True]]
+)
 def test_class_weights_by_the_numbers_of_a_feed(labels):
     videos = cf.Manifest.from_arrays(np.zeros((4, 5, 8, 8), np.uint8), {"sick": labels})
     feed = cf.Feed(videos, target="sick", clip=cf.Clip(frames=4), frame=cf.Frame(height=8, width=8, channels=1))

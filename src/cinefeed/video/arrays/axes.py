@@ -39,9 +39,7 @@ def axes_of(shape: Sequence[int], *, declared: str | None, where: object, choose
             )
         return checked_axes(declared, shape, where=where)
     if readings := _other_readings(shape):
-        raise SourceError(
-            f"{where}: has shape {tuple(shape)}, whose order of axes is ambiguous: {readings}; {choose}"
-        )
+        raise SourceError(f"{where}: has shape {tuple(shape)}, whose order of axes is ambiguous: {readings}; {choose}")
     if len(shape) == 4:
         return checked_axes("THWC" if shape[3] in (1, 3) else "NTHW", shape, where=where)
     if len(shape) in (3, 5):
