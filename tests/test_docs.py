@@ -30,6 +30,7 @@ SLOW = {  # they train from the command line, or measure
     *("tutorials/first_run.md", "tutorials/cardiac_cine.md", "tutorials/cluster.md", "tutorials/pretrained_encoder.md"),
     *("how_to/several_gpus.md", "how_to/slow_feed.md"),
 }
+LONG = ("notebooks.md", "../README.md")  # pages about concepts whose Python takes long
 UNRUN = ("pip install ", "export ")  # beginnings of commands that prepare a machine
 
 
@@ -42,11 +43,11 @@ class Block(NamedTuple):
     text: str
 
 
-def blocks_of(page: Path) -> list[Block]:
+def blocks_of(page: Path, *, strict: bool = True) -> list[Block]:
     content, blocks = page.read_text(), []
     for match in re.finditer(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', content, re.DOTALL | re.MULTILINE):
         blocks.append(Block(content[: match.start()].count("\n") + 1, match[1], match[2] or "", match[3]))
-    assert content.count("\n```") == 2 * len(blocks), f"{page}: a fence has no language, or is indented"
+    assert not strict or content.count("\n```") == 2 * len(blocks), f"{page}: a fence has no language, or is indented"
     return blocks
 
 
@@ -116,6 +117,32 @@ def test_the_page_about_feeds(train, capsys):
     assert len(blocks_of(page)) == 5
     assert "(4, 16, 112, 112, 1)" in output and "torch.Size([4, 1, 16, 112, 112])" in output and "bottleneck" in output
     assert names["feed"].epoch == 6, "five, and one that the loader went through"
+
+
+@pytest.mark.usefixtures("forgotten_readers")
+@pytest.mark.parametrize(
+    "name",
+    ["labels.md", "transforms.md", "formats.md", *(pytest.param(each, marks=pytest.mark.slow) for each in LONG)],
+)
+def test_the_python_of_a_page_about_concepts(name, tmp_path, monkeypatch, capsys):
+    """The pages name a folder `studies`, a table `labels.csv` and a training part `train`, which they do not make."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # for pages of `show`
+    Path("studies").mkdir()
+    lines, rows = ["path,patient,age"], 6 if name == "../README.md" else 24  # the README trains for 20 epochs
+    for number in range(rows):
+        np.save(f"studies/{number:02d}.npy", np.full((30, 20, 24), 10 * number, np.uint8))
+        lines.append(f"{number:02d}.npy,p{number // 2},{20.5 + number}")
+    Path("labels.csv").write_text("\n".join(lines))
+    paths = [f"{number:02d}.npy" for number in range(rows)]
+    spacing = {"spacing_down_mm": [1.5] * rows, "spacing_across_mm": [1.5] * rows}
+    train = cf.Manifest.from_table({"path": paths, "age": np.arange(float(rows)), **spacing}, root="studies")
+    names = {"cf": cf, "train": train}
+    blocks = [block for block in blocks_of(DOCS / name, strict=False) if block.language == "python"]
+    for block in blocks:
+        if not block.text.startswith(">>>"):
+            exec(compile("\n" * block.line + block.text, name, "exec"), names)
+    assert blocks
 
 
 @pytest.mark.usefixtures("forgotten_readers")
