@@ -48,7 +48,7 @@ types: .venv/installed
 check: lint types docs test
 
 docs: .venv/installed
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet, --strict would ignore warnings
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks

@@ -1,5 +1,6 @@
-"""Hooks of MkDocs: pages from files outside docs/, and lists of fields in docstrings as Markdown lists."""
+"""Hooks of MkDocs: pages from files outside docs/, the notebook, and fields in docstrings as Markdown lists."""
 
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parents[1]
 PAGES = {  # page of the site -> file of the repository
@@ -15,29 +17,40 @@ PAGES = {  # page of the site -> file of the repository
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
     "examples.md": "examples/README.md",
+    "tutorials/notebook.md": "examples/cardiac_cine.ipynb",
     "benchmarks.md": "benchmarks/README.md",
 }
 _FIELD = re.compile(r"(\w+):\s+(?=\S)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages from files outside docs/."""
+    """Add the pages from files outside docs/, the pictures of the notebook, and the examples that pages link to."""
     for page, name in PAGES.items():
-        files.append(File.generated(config, page, content=(ROOT / name).read_text(encoding="utf-8")))
+        content = (ROOT / name).read_text(encoding="utf-8")
+        if name.endswith(".ipynb"):
+            content, resources = MarkdownExporter().from_filename(str(ROOT / name))
+            for picture, data in resources["outputs"].items():
+                files.append(File.generated(config, f"examples/{picture}", content=data))
+        files.append(File.generated(config, page, content=content))
+    for path in sorted((ROOT / "examples").glob("*.*")):
+        if path.suffix in (".py", ".sh", ".toml", ".ipynb"):
+            files.append(File.generated(config, f"examples/{path.name}", content=path.read_text(encoding="utf-8")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: Files) -> str:
     """Point links between files of the repository at the pages of the site."""
-    targets = {name: target for target, name in PAGES.items()}
-
-    def page_link(match: re.Match[str]) -> str:
-        path, anchor = match[1], match[2] or ""
-        name = path.removeprefix("../").removeprefix("docs/")
-        return f"]({targets.get(name, name)}{anchor})"
-
     if page.file.src_uri.startswith("reference/"):
         return markdown
+    site_names = {name: target for target, name in PAGES.items()}
+    folder = posixpath.dirname(page.file.src_uri)
+    source_folder = posixpath.dirname(PAGES.get(page.file.src_uri, f"docs/{page.file.src_uri}"))
+
+    def page_link(match: re.Match[str]) -> str:
+        name = posixpath.normpath(posixpath.join(source_folder, match[1]))
+        target = site_names.get(name, name.removeprefix("docs/"))
+        return f"]({posixpath.relpath(target, folder)}{match[2] or ''})"
+
     return re.sub(r"\]\((?!\w+:)([^)#\s]+)(#[^)]*)?\)", page_link, markdown)
 
 

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pytest
 
 from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.video import readers
+from cinefeed.video.kinds import unregister_kind
 
 pytest_plugins = ["quick"]
 
@@ -35,6 +37,16 @@ def threads_of_torch():
     torch = sys.modules.get("torch")
     if hasattr(torch, "set_num_threads"):
         torch.set_num_threads(TORCH_THREADS)
+
+
+@pytest.fixture
+def forgotten_readers():
+    """Readers that a test registers are removed after it."""
+    before = {**readers._readers}
+    yield
+    for container in readers._readers.keys() - before.keys():
+        unregister_kind(container)
+        del readers._readers[container]
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_a_feed_of_such_files_raises_the_reason(tmp_path):
 
 
 def test_arrays_in_memory():
-    with pytest.raises(SourceError, match=r"axes='TCHW'.*axes='NTHW'"):
+    with pytest.raises(SourceError, match=r"axes='TCHW'.*axes='NTHW'.*; choose with Manifest.from_arrays\(x, axes"):
         cf.Manifest.from_arrays(np.zeros((T, 3, H, W), np.uint8))
     with pytest.raises(SourceError, match=r"one video, THWC.*put it in a list"):
         cf.Manifest.from_arrays(np.zeros((T, H, W, 3), np.uint8))

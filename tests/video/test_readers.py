@@ -11,19 +11,9 @@ import pytest
 import cinefeed as cf
 from cinefeed.core.errors import SettingError, SourceError
 from cinefeed.testing import check_source, stored_metadata
-from cinefeed.video import readers
-from cinefeed.video.kinds import unregister_kind
 
+pytestmark = pytest.mark.usefixtures("forgotten_readers")
 OPENERS = pytest.mark.parametrize("opener", [own_reader.open_array, own_reader.OwnSource])
-
-
-@pytest.fixture(autouse=True)
-def registered_readers_are_forgotten():
-    before = {**readers._readers}
-    yield
-    for container in readers._readers.keys() - before.keys():
-        unregister_kind(container)
-        del readers._readers[container]
 
 
 def frames_of(level, dtype=np.uint8):

@@ -129,3 +129,19 @@ def test_a_column_of_ones_own(tmp_path):
         manifest.with_column(3, [1, 2])
     with pytest.raises(TableError, match="3 values for 2 rows"):
         manifest.with_column("new", [1, 2, 3])
+
+
+def test_the_size_of_a_pixel_that_a_format_does_not_store():
+    clips = np.random.default_rng(0).integers(0, 255, (3, 5, 20, 20), dtype=np.uint8)
+    manifest = Manifest.from_arrays(clips, {"age": [31, 45, 60]})
+    options = {"target": "age", "clip": cf.Clip(frames=4, position="start"), "workers": 0}
+    with pytest.raises(ValueError, match="spacing"):
+        cf.Feed(manifest, frame=cf.Frame(height=10, width=10, channels=1, spacing_mm=1.5), **options).batch(0)
+    for name in ("spacing_down_mm", "spacing_across_mm"):
+        with pytest.raises(TableError, match="above 0"):
+            manifest.with_column(name, [1.5, 0.0, 1.5])
+        manifest = manifest.with_column(name, [1.5, 1.5, 3.0])
+    feed = cf.Feed(manifest, frame=cf.Frame(height=10, width=10, channels=1, spacing_mm=1.5), **options)
+    rows = {int(name): clip[..., 0] for name, clip in zip(feed.batch(0).ids, feed.batch(0).clips, strict=True)}
+    assert np.array_equal(rows[0], clips[0, :4, 5:15, 5:15]), "15 mm from the middle of 30 mm"
+    assert not np.array_equal(rows[2], clips[2, :4, 5:15, 5:15]), "of 60 mm"

@@ -94,3 +94,7 @@ def test_a_tensor_is_a_column_of_labels():
 
     manifest = cf.Manifest.from_arrays(np.zeros((3, 6, 8, 8), np.uint8), Tensor())
     assert manifest.column("label").to_pylist() == [1.5, 2.5, 3.5]
+
+
+def test_a_summary_has_no_bytes_of_files():
+    assert "bytes" not in str(cf.Manifest.from_arrays(np.zeros((3, 6, 8, 8), np.uint8)))

@@ -5,6 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
 
+import cinefeed as cf
 from cinefeed.core.errors import LabelError
 from cinefeed.data.sampling import BalancedClasses, class_weights, correct_prior, prior_from_report
 
@@ -16,6 +17,18 @@ def test_class_weights_are_scikit_learns():
     assert list(weights.values()) == compute_class_weight("balanced", classes=np.array(list(weights)), y=RARE).tolist()
     assert np.mean([weights[label] for label in RARE.tolist()]) == pytest.approx(1)
     assert class_weights([True, False, True, True]) == {False: 2.0, True: 2 / 3}
+
+
+@pytest.mark.parametrize(
+    "labels", [["a", "b", "b", "b"], [0, 1, 1, 1], [0.0, 1.0, 1.0, 1.0], [False, True, True, True]]
+)
+def test_class_weights_by_the_numbers_of_a_feed(labels):
+    videos = cf.Manifest.from_arrays(np.zeros((4, 5, 8, 8), np.uint8), {"sick": labels})
+    feed = cf.Feed(videos, target="sick", clip=cf.Clip(frames=4), frame=cf.Frame(height=8, width=8, channels=1))
+    assert class_weights(videos.column("sick"), classes=feed.spec.classes) == {0: 2.0, 1: 2 / 3}
+    assert class_weights(labels, classes=feed.spec.classes[::-1]) == {1: 2.0, 0: 2 / 3}
+    with pytest.raises(LabelError, match="list all classes"):
+        class_weights(labels, classes=["c", "d"])
 
 
 def test_two_classes_as_one_column_or_two():

@@ -93,6 +93,7 @@ METADATA_COLUMNS = {
 # Columns of `PixelValues`, for files that do not define black and white (video/value_range.py).
 VALUES = ("value_min", "value_max", "value_low", "value_high", "nan_count", "inf_count")
 RESERVED = SAMPLE | METADATA_COLUMNS
+SPACING = ("spacing_down_mm", "spacing_across_mm")  # which `with_column` may set: many formats do not store them
 # Columns in which an empty value means that no fault was found: never add an empty one to a table that lacks it.
 VERDICTS = ("error", "damaged", "header_frames", "header_tags", "size_bytes", "mtime_ns")
 _MOST_NAMES = 30  # of label columns in a message

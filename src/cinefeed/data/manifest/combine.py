@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from cinefeed.core.arguments import in_words
 from cinefeed.core.errors import ColumnError, TableError
 from cinefeed.core.remote.address import RemoteRoot
-from cinefeed.data.manifest.columns import RESERVED, VERDICTS, ordered, plain_table
+from cinefeed.data.manifest.columns import RESERVED, SPACING, VERDICTS, ordered, plain_table
 from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.read_table import read_table
 from cinefeed.data.manifest.rows import view_names
@@ -101,7 +101,7 @@ def with_values(table: Any, notes: Mapping[str, Any], name: str, values: object)
     """
     if not isinstance(name, str) or not name:
         raise ColumnError(f"with_column: the name of a column must be text, found {name!r}")
-    if name != _SPLIT and name.partition(":")[0] in RESERVED:
+    if name not in (_SPLIT, *SPACING) and name.partition(":")[0] in RESERVED:
         raise ColumnError(f"with_column: {name!r} is a reserved column, which a scan fills; use another name")
     if isinstance(values, str) or not (hasattr(values, "__len__") or hasattr(values, "__arrow_c_stream__")):
         raise TableError(
@@ -111,6 +111,10 @@ def with_values(table: Any, notes: Mapping[str, Any], name: str, values: object)
     if len(column) != table.num_rows:
         raise TableError(
             f"with_column: {len(column)} values for {table.num_rows} rows; give one value per row, in row order"
+        )
+    if name in SPACING and not pc.all(pc.and_(pc.greater(column, 0), pc.is_finite(column))).as_py():
+        raise TableError(
+            f"with_column: {name!r} is the size of a pixel in mm; give numbers above 0, or None if unknown"
         )
     remaining = table.drop_columns(name) if name in table.schema.names else table
     changed = {**notes, "label_types": {key: kind for key, kind in notes["label_types"].items() if key != name}}

@@ -289,8 +289,9 @@ class Manifest(ManifestTable):
     def with_column(self, name: str, values: object) -> Self:
         """Return the manifest with a column of these values, one per row, which replaces a column of the same name.
 
-        Its label type is determined again. Raises ColumnError for a reserved column name, TableError if the number of
-        values is not the number of rows.
+        Its label type is determined again. Columns that a scan fills are reserved, except `spacing_down_mm` and
+        `spacing_across_mm`, the size of a pixel, which many formats do not store. Raises ColumnError for a reserved
+        column name, TableError if the number of values is not the number of rows.
 
         >>> import pyarrow as pa
         >>> manifest = Manifest.from_table(pa.table({"path": ["a.mp4", "b.mp4"], "age": [61.0, 48.0]}))

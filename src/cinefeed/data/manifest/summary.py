@@ -122,7 +122,8 @@ def _metadata(table: Any, *, name_column: str, verified: str | None) -> list[tup
         irregular = readable.num_rows - readable.column("ticks").null_count
         if irregular:
             lines.append(("times", f"irregular in {irregular}"))
-    lines.append(("bytes", format_bytes(bytes_on_disk(table))))
+    if size := bytes_on_disk(table):  # videos in memory have none
+        lines.append(("bytes", format_bytes(size)))
     has_ranges = "damaged" in table.schema.names
     is_damaged = table.column("error").is_valid()
     damaged = table.filter(pc.or_(is_damaged, table.column("damaged").is_valid()) if has_ranges else is_damaged)

@@ -15,23 +15,36 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.core.errors import LabelError
+from cinefeed.data.label_types import class_names
 from cinefeed.data.sampling.strata import label_array
 
 
-def class_weights(labels: ArrayLike) -> dict[object, float]:
+def class_weights(labels: ArrayLike, *, classes: Sequence[object] | None = None) -> dict[object, float]:
     """Return class weights that give all classes the same total weight, with a mean of one over the rows.
 
-    The weight of a class is rows / (classes x rows of the class), as for scikit-learn's `class_weight="balanced"`.
+    The weight of a class is rows / (classes x rows of the class), as for scikit-learn's `class_weight="balanced"`. With
+    `classes`, such as `feed.spec.classes`, the keys are the numbers of the classes in the batches of a feed, for Keras'
+    `fit(class_weight=...)`. Raises LabelError if a label is not one of them.
 
     >>> class_weights(["sick", "well", "well", "well"])
     {'sick': 2.0, 'well': 0.6666666666666666}
+    >>> class_weights(["sick", "well", "well", "well"], classes=("well", "sick"))
+    {1: 2.0, 0: 0.6666666666666666}
     """
     values, counts = np.unique(label_array(labels), return_counts=True)
     weights = counts.sum() / (len(values) * counts)
-    return dict(zip(values.tolist(), weights.tolist(), strict=True))
+    keys = values.tolist()
+    if classes is not None:
+        names, numbers = class_names(pa.array(keys)).to_pylist(), class_names(pa.array(classes)).to_pylist()
+        unknown = [name for name in names if name not in numbers]
+        if unknown:
+            raise LabelError(f"the label {unknown[0]!r} is not one of classes={tuple(classes)!r}; list all classes")
+        keys = [numbers.index(name) for name in names]
+    return dict(zip(keys, weights.tolist(), strict=True))
 
 
 def correct_prior(probabilities: ArrayLike, *, draws: ArrayLike, raw: ArrayLike) -> NDArray[np.float64]:

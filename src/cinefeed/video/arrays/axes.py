@@ -24,8 +24,8 @@ _NARROW = 4  # pixels: shorter axes are taken for the channels of an image
 _PART = re.compile(r"(.*?)(?:\[([0-9]{1,18})\])?", re.DOTALL)
 
 
-def axes_of(shape: Sequence[int], *, declared: str | None, where: object) -> str:
-    """Return the letters of an array's axes; `where` identifies the array in errors.
+def axes_of(shape: Sequence[int], *, declared: str | None, where: object, choose: str = _CHOOSE) -> str:
+    """Return the letters of an array's axes; in errors `where` identifies the array, `choose` says how to declare axes.
 
     >>> axes_of((25, 64, 64, 3), declared=None, where="a.npy"), axes_of((40, 25, 64, 64), declared=None, where="a.npy")
     ('THWC', 'NTHW')
@@ -39,7 +39,7 @@ def axes_of(shape: Sequence[int], *, declared: str | None, where: object) -> str
             )
         return checked_axes(declared, shape, where=where)
     if readings := _other_readings(shape):
-        raise SourceError(f"{where}: has shape {tuple(shape)}, whose order of axes is ambiguous: {readings}")
+        raise SourceError(f"{where}: has shape {tuple(shape)}, whose order of axes is ambiguous: {readings}; {choose}")
     if len(shape) == 4:
         return checked_axes("THWC" if shape[3] in (1, 3) else "NTHW", shape, where=where)
     if len(shape) in (3, 5):
@@ -64,7 +64,7 @@ def _other_readings(shape: Sequence[int]) -> str:
     if len(shape) == 3 and 0 < shape[2] < _NARROW <= shape[1]:
         height, width, channels = shape
         image = f"one image of {height} x {width} with {format_count(channels, 'channel')}, which is not a video"
-        return f"{_reading('THW', shape)}, or {image}; {_CHOOSE}"
+        return f"{_reading('THW', shape)}, or {image}"
     if len(shape) not in (4, 5) or shape[-1] in (1, 3):
         return ""
     stacked = "N" if len(shape) == 5 else ""
@@ -73,7 +73,7 @@ def _other_readings(shape: Sequence[int]) -> str:
     if not orders:
         return ""
     readings = [_reading(order, shape) for order in (*orders, *([] if stacked else ["NTHW"]))]
-    return f"{', or '.join(readings)}; {_CHOOSE}"
+    return ", or ".join(readings)
 
 
 def _reading(axes: str, shape: Sequence[int]) -> str:

@@ -12,6 +12,7 @@ from cinefeed.video.arrays.axes import axes_of, channels_last, index_of
 from cinefeed.video.metadata import VideoMetadata
 
 _WHERE = "an array in memory"
+_CHOOSE = "choose with Manifest.from_arrays(x, axes=...)"
 
 
 class MemorySource(ArrayFrames):
@@ -50,7 +51,7 @@ class MemorySource(ArrayFrames):
 def check_stack(shape: Sequence[int], *, declared: str | None) -> None:
     """Raise SourceError if an array given as a set of videos has the shape of one video, or is ambiguous."""
     if declared is None and len(shape) == 4:
-        axes = axes_of(shape, declared=None, where=_WHERE)
+        axes = axes_of(shape, declared=None, where=_WHERE, choose=_CHOOSE)
         if axes != "NTHW":
             raise SourceError(
                 f"{_WHERE}: has shape {tuple(shape)}, which is one video, {axes}, but a set of videos is needed; put "
@@ -67,7 +68,7 @@ def array_metadata(array: ArrayLike, *, axes: str | None = None) -> VideoMetadat
     Raises SourceError for any other shape, or if the numbers are not integers or floats.
     """
     array = np.asarray(array)
-    letters = axes_of(array.shape, declared=axes, where=_WHERE)
+    letters = axes_of(array.shape, declared=axes, where=_WHERE, choose=_CHOOSE)
     if "N" in letters:
         raise SourceError(
             f"{_WHERE}: has shape {array.shape}, read as {letters}, a set of samples; pass one sample at a time"
