@@ -75,7 +75,7 @@ ORDER = {
         logging setup doubts saliency worst_cases sample_images finish baseline_models baselines fit evaluate folds pace
         frame_encoder features_journal encode export
     """,
-    "jobs": "parts records files versions scan pack encode predict merge",
+    "jobs": "parts records files versions scan pack encode predict merge on_ray",
     "reports": """
         style formatting templates figures prediction_figures agreement animation balance data folder part_figures
         baselines results methods page check parameter_extremes transforms
