@@ -20,7 +20,6 @@ from cinefeed.core.errors import CinefeedError, InUseError, JobError, MissingExt
 from cinefeed.core.locks import FOLDER_LOCK, write_lock
 from cinefeed.core.pools import ONE_THREAD, PASSIVE, openmp_threads_setting
 from cinefeed.core.progress import Progress, shown_progress
-from cinefeed.core.text import format_count
 from cinefeed.jobs.merge import merge
 from cinefeed.jobs.parts import Part, part_folders
 from cinefeed.jobs.records import DONE, DonePart
@@ -152,10 +151,9 @@ def _do_parts(ray: Any, work: Any, count: int, folder: Path, *, workers: int, ne
     if failures:
         part, error = min(failures.items(), key=lambda each: each[0])
         complete = count - len(pending) - len(failures)
-        error.add_note(
-            f"part {part} failed{f', and {len(failures) - 1} more' if len(failures) > 1 else ''}; "
-            f"{format_count(complete, 'complete part')} of {count} in {folder}: the same command continues from there"
-        )
+        more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
+        kept = f"; {complete} of {count} are complete in {folder}, and the same command continues from there"
+        error.add_note(f"part {part} failed{more}{kept if complete else ''}")
         raise error
 
 
