@@ -83,8 +83,8 @@ ORDER = {
     "doctor": "look advice",
     "testing": "videos sources checks samplers feeds",
     "cli": """
-        inputs help show options messages parts data check bench pack prepare encode train evaluate merge report doctor
-        demo app
+        inputs help show cache options messages parts data check bench pack prepare encode train evaluate merge report
+        doctor demo app
     """,
 }
 # What a package must not import although it stands before it.

@@ -12,9 +12,8 @@ from cinefeed.cli.parts import Address, Division, Engine, Parts, Shard, emit_par
 from cinefeed.cli.show import emit, list_failures, note
 from cinefeed.core.errors import PackError, SettingError
 from cinefeed.core.progress import shown_progress
-from cinefeed.core.text import format_bytes, format_count
+from cinefeed.core.text import format_bytes, format_count, parse_bytes
 from cinefeed.data.manifest.manifest import Manifest
-from cinefeed.feed.memory_budget import parse_bytes
 from cinefeed.jobs.parts import Part
 from cinefeed.jobs.records import DonePart
 from cinefeed.packing import estimate

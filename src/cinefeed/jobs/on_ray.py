@@ -20,6 +20,7 @@ from cinefeed.core.errors import CinefeedError, InUseError, JobError, MissingExt
 from cinefeed.core.locks import FOLDER_LOCK, write_lock
 from cinefeed.core.pools import ONE_THREAD, PASSIVE, openmp_threads_setting
 from cinefeed.core.progress import Progress, shown_progress
+from cinefeed.core.remote.files import CACHE, CACHE_BYTES
 from cinefeed.jobs.merge import merge
 from cinefeed.jobs.parts import Part, part_folders
 from cinefeed.jobs.records import DONE, DonePart
@@ -29,7 +30,13 @@ _RETRIES = 5  # of a part whose worker is lost
 _CONNECT_SECONDS = 5.0
 _LOCK_SECONDS = 120.0  # a file server may hold the lock of a lost machine for 90 s
 _STORE_BYTES = 100_000_000  # of a local Ray: tasks return records, not pixels
-_INHERITED = ("KERAS_BACKEND", *ONE_THREAD, *PASSIVE)  # Ray sets OMP_NUM_THREADS, which changes last digits
+_INHERITED = (
+    "KERAS_BACKEND",
+    CACHE,
+    CACHE_BYTES,
+    *ONE_THREAD,
+    *PASSIVE,
+)  # Ray sets OMP_NUM_THREADS, which changes last digits
 
 
 class _Result(NamedTuple):

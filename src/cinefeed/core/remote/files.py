@@ -21,7 +21,7 @@ from cinefeed.core.files import DISK_FULL
 from cinefeed.core.remote.address import RemoteRoot, without_secrets
 from cinefeed.core.remote.cache import Cache, Hold, NextUses, Partial
 from cinefeed.core.remote.store import METADATA_SERVICE, RemoteFile, Store, is_permanent, open_store
-from cinefeed.core.text import format_bytes
+from cinefeed.core.text import format_bytes, parse_bytes
 
 _log = logging.getLogger(__name__)
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)  # seconds before a failed request is repeated, on average
@@ -72,6 +72,19 @@ def combined_tag(files: Iterable[RemoteFile]) -> int | None:
     return -1 - (int.from_bytes(hashlib.blake2b(repr(versions).encode(), digest_size=8).digest()) >> 1)
 
 
+# Environment variables of the folder and of its limit. They replace all settings: disks are those of the machine.
+CACHE, CACHE_BYTES = "CINEFEED_CACHE", "CINEFEED_CACHE_BYTES"
+
+
+def cache_settings(folder: Path | None = None, limit: int | None = None) -> tuple[Path, int | None]:
+    """Return folder and limit of the cache: those of the environment, or else the given ones, or else the default."""
+    limit_text = os.environ.get(CACHE_BYTES)
+    return (
+        Path(os.environ.get(CACHE) or folder or default_folder()).expanduser(),
+        parse_bytes(limit_text, name=CACHE_BYTES) if limit_text else limit,
+    )
+
+
 def default_folder() -> Path:
     """Return the folder of the cache if none is set: in the folder for temporary files, one for each user."""
     return Path(tempfile.gettempdir(), f"cinefeed-cache-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
@@ -93,7 +106,7 @@ class RemoteFiles:
         content_hash: Callable[[list[str]], str] | None = None,
     ) -> None:
         self.root = root
-        self._cache_settings = (folder or default_folder(), limit)
+        self._cache_settings = cache_settings(folder, limit)
         self.next_uses: NextUses = lambda keys: [math.inf] * len(keys)
         self._content_hash = content_hash
         self._counters: Counter[str] = Counter()
