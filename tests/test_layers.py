@@ -21,7 +21,7 @@ ORDER = {
         errors arguments text files digests locks remote html charts moving cores machine pools keras_backend rng
         scratch progress kernel_cache compiled
     """,
-    "core.remote": "address store cache files",
+    "core.remote": "address store ranges cache files",
     "video": """
         timestamps clips limits kinds extras embedded color orientation metadata read_options planes source regions
         pixel_levels ffmpeg value_range arrays images dicom packed readers registry

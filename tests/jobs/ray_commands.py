@@ -39,6 +39,7 @@ def run(words, *, dies="", marker=""):
 
 
 if __name__ == "__main__":
+    answers, sys.stdout = sys.stdout, sys.stderr  # where Ray reports lost workers, at any time
     with tempfile.TemporaryDirectory(prefix="ray") as folder:  # a short path: Ray's sockets are in it
         ray.init(
             address="local",
@@ -50,5 +51,5 @@ if __name__ == "__main__":
             _temp_dir=folder,
         )
         for line in sys.stdin:
-            print(json.dumps(run(**json.loads(line))), flush=True)
+            print(json.dumps(run(**json.loads(line))), file=answers, flush=True)
         ray.shutdown()

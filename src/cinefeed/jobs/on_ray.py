@@ -9,9 +9,10 @@ import os
 import pickle
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -268,9 +269,11 @@ def _connected(address: str | None) -> Iterator[Any]:
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise SettingError(f"no connection to Ray at {address!r}: {reason}") from error
+        hint = "; if the cluster needs a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" * (address != "local")
+        raise SettingError(f"no connection to Ray at {address!r}: {reason}{hint}") from error
     try:
-        yield ray
+        with redirect_stdout(sys.stderr):  # where Ray's thread reports lost workers
+            yield ray
     finally:
         ray.shutdown()
 

@@ -20,6 +20,7 @@ from cinefeed.core.errors import ChangedFileError, FeedError, FetchError, Settin
 from cinefeed.core.files import DISK_FULL
 from cinefeed.core.remote.address import RemoteRoot, without_secrets
 from cinefeed.core.remote.cache import Cache, Hold, NextUses, Partial
+from cinefeed.core.remote.ranges import MergedRanges
 from cinefeed.core.remote.store import METADATA_SERVICE, RemoteFile, Store, is_permanent, open_store
 from cinefeed.core.text import format_bytes, parse_bytes
 
@@ -118,6 +119,7 @@ class RemoteFiles:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._store: Store | None = None
         self._requests = asyncio.Semaphore(_REQUESTS)
+        self._ranges = MergedRanges(self._read_once, request=self._uncounted_request, limit=_PIECE_BYTES)
 
     @cached_property
     def cache(self) -> Cache:
@@ -349,25 +351,34 @@ class RemoteFiles:
         return versions[0]
 
     async def _read(self, path: str, span: tuple[int, int] | None) -> tuple[RemoteFile, Any]:
-        async def read() -> tuple[RemoteFile, Any]:
-            about, data = await self.store.read(path, span)
-            expected = about.size if span is None else span[1] - span[0]
-            if len(data) != expected:
-                raise ConnectionError(f"{len(data):,} of {expected:,} bytes arrived")
-            return about, data
+        if span is None:
+            return await self._uncounted_request(path, lambda: self._read_once(path, None))
+        return await self._ranges.read(path, span)
 
-        about, data = await self._request(path, read)
+    async def _read_once(self, path: str, span: tuple[int, int] | None) -> tuple[RemoteFile, Any]:
+        with self._lock:
+            self._counters["requests"] += 1
+        about, data = await self.store.read(path, span)
+        expected = about.size if span is None else span[1] - span[0]
+        if len(data) != expected:
+            raise ConnectionError(f"{len(data):,} of {expected:,} bytes arrived")
         with self._lock:
             self._counters["fetched_bytes"] += len(data)
         return about, data
 
     async def _request(self, path: str, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        async def counted() -> T:
+            with self._lock:
+                self._counters["requests"] += 1
+            return await request()
+
+        return await self._uncounted_request(path, counted)
+
+    async def _uncounted_request(self, path: str, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return the result of a request, which is repeated after an error of the network or the server."""
         for pause in (*PAUSES, None):
             try:
                 async with self._requests:
-                    with self._lock:
-                        self._counters["requests"] += 1
                     return await request()
             except Exception as error:
                 reason = without_secrets(str(error).partition("\n")[0])
