@@ -55,7 +55,7 @@ bench: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[keras,torch,jax,dicom,nifti,hdf5,onnx,report,tensorboard,remote,docs,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[keras,torch,jax,dicom,nifti,hdf5,onnx,report,tensorboard,remote,ray,docs,dev]"
 	touch $@
 
 .venv/demo: pyproject.toml constraints.txt

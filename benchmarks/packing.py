@@ -7,8 +7,9 @@ The peers need torchcodec (as in benchmarks.whole_path), webdataset and litdata;
 Without --data the source is 16 H.264 videos of 240 frames, 240 x 320, with one key frame each: a clip needs the
 decoding of up to 240 frames. Videos are packed with a shorter side of 8/7 of the frame, in the time that is printed,
 and fed as uint8 clips with stride 2, rotated and shifted, in batches of 16. The contestants follow each other in each
-run, each with as many passes over the data as take --seconds or more; medians and ratios within the runs are printed. What was made ahead is dropped before each run. "transform alone"
-is the transform of frames that are in memory, on one thread.
+run, each with as many passes over the data as take --seconds or more; medians and ratios within the runs are printed.
+What was made ahead is dropped before each run. "transform alone" is the transform of frames that are in memory, on one
+thread.
 
 With --epochs N the time of packing and N epochs of each codec is printed too, against N epochs of the source.
 """

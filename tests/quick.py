@@ -19,7 +19,7 @@ KINDS = {  # places of tests, each the beginning of a node id
         reports/test_assessed.py reports/test_browser.py reports/test_card.py reports/test_data.py
         reports/test_figures.py reports/test_methods.py reports/test_page.py test_benchmark_learning.py
         video/test_two_hospitals.py test_benchmark_models.py test_docs.py test_example_settings.py
-        jobs/test_sharded_commands.py
+        jobs/test_sharded_commands.py jobs/test_on_ray.py
         test_examples.py test_layers.py doctor test_plugin_example.py
         feed/test_other_ranks.py::test_the_torch_loader feed/test_other_ranks.py::test_the_jax_iterator
     """,

@@ -21,7 +21,7 @@ ORDER = {
         errors plugins arguments text files digests locks remote html charts moving cores machine pools keras_backend
         rng scratch progress kernel_cache compiled
     """,
-    "core.remote": "address store cache files",
+    "core.remote": "address store ranges cache files",
     "video": """
         timestamps clips limits kinds extras embedded color orientation metadata read_options planes source regions
         pixel_levels ffmpeg value_range arrays images dicom packed readers registry
@@ -75,7 +75,7 @@ ORDER = {
         logging setup doubts saliency worst_cases sample_images finish baseline_models baselines fit evaluate folds pace
         frame_encoder features_journal encode export
     """,
-    "jobs": "parts records files versions scan pack encode predict merge",
+    "jobs": "parts records files versions scan pack encode predict merge on_ray",
     "reports": """
         style formatting templates sealed figures prediction_figures agreement animation balance data folder
         part_figures baselines results methods card page check parameter_extremes transforms
@@ -83,8 +83,8 @@ ORDER = {
     "doctor": "look advice",
     "testing": "videos sources checks samplers feeds",
     "cli": """
-        inputs help show options messages parts data check bench pack prepare encode train evaluate merge report doctor
-        demo app
+        inputs help show cache options messages parts data check bench pack prepare encode train evaluate merge report
+        doctor demo app
     """,
 }
 # What a package must not import although it stands before it.

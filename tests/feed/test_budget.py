@@ -9,7 +9,8 @@ from slow_transforms import Nap
 
 import cinefeed as cf
 from cinefeed.core.errors import FeedError, SettingError
-from cinefeed.feed.memory_budget import decoder_bytes, parse_bytes
+from cinefeed.core.text import parse_bytes
+from cinefeed.feed.memory_budget import decoder_bytes
 from cinefeed.feed.prefetch import buffers_ahead
 
 BUFFER_BYTES = 4 * 4 * 64 * 64 + 4 * 4  # pixels of a batch, and the mask of its frames

@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the work runs in forks, under a limit of file sizes")
 SCRIPT = Path(__file__).with_name("killed.py")
 JOBS = "scan split init check train folds encode evaluate predict compare report export pack_raw pack_jpeg".split()
-JOBS += ["scan_parts", "pack_parts", "encode_parts", "predict_parts"]
+JOBS += ["scan_parts", "pack_parts", "encode_parts", "predict_parts", "scan_ray", "pack_ray"]
 # Shares of all writes, in the fast tests. The late ones of a training are scores, results and the last removal.
 KILLS = {
     "scan": ("0", "0.3", "0.6", "0.9", "1"),
@@ -20,6 +20,7 @@ KILLS = {
     "pack_parts": ("0.4", "0.9"),
     "encode_parts": ("0.4", "0.9"),
     "predict_parts": ("0.3", "0.7"),
+    "pack_ray": ("0.5", "0.92"),
     "train": ("0.02", "0.4", "0.86"),
 }
 FULL = {"scan": ("0", "0.5", "1"), "encode": ("0.5", "1"), "pack_jpeg": ("0.3", "1"), "train": ("0", "0.5", "1")}

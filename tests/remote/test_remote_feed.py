@@ -67,8 +67,9 @@ def test_shards_are_read_by_ranges(local, expected, behind_proxy, tmp_path):
         assert epochs(feed) == epochs(make(members))
         feed.close()
     stats = feed.stats()
-    assert stats.requests == len(members)
-    assert stats.fetched_bytes == sum(members.column("member_bytes").to_pylist())
+    assert stats.requests <= len(members) and stats.refetches == 0  # neighbours share a request
+    shards = sum(path.stat().st_size for path in (tmp_path / "packed").rglob("*.tar"))
+    assert sum(members.column("member_bytes").to_pylist()) <= stats.fetched_bytes <= shards
 
 
 def test_packing_remote_videos_gives_the_same_shards(s3, written, local, tmp_path):

@@ -6,6 +6,7 @@ import typer
 
 import cinefeed
 from cinefeed.cli.bench import bench
+from cinefeed.cli.cache import with_cache
 from cinefeed.cli.check import check
 from cinefeed.cli.data import inspect, scan, split
 from cinefeed.cli.demo import demo
@@ -18,6 +19,17 @@ from cinefeed.cli.pack import pack
 from cinefeed.cli.prepare import export, init
 from cinefeed.cli.report import report
 from cinefeed.cli.train import train
+
+_READING = (
+    scan,
+    check,
+    init,
+    pack,
+    encode,
+    evaluate,
+    predict,
+    export,
+)  # the others have the options of a feed, or no videos
 
 
 def make_app() -> typer.Typer:
@@ -49,7 +61,7 @@ def make_app() -> typer.Typer:
         demo,
         doctor,
     ):
-        app.command(cls=Command)(command)
+        app.command(cls=Command)(with_cache(command) if command in _READING else command)
     return app
 
 

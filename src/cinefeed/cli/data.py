@@ -1,6 +1,7 @@
 """Commands that prepare data for training: `scan`, `split`, `inspect`."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -8,7 +9,7 @@ import pyarrow.compute as pc
 import typer
 
 from cinefeed.cli.options import Flow, Group, Json, NoGroup, Private, Stratify, Where, where_table, with_flow
-from cinefeed.cli.parts import Shard, emit_part
+from cinefeed.cli.parts import Address, Division, Engine, Parts, Shard, emit_part
 from cinefeed.cli.show import emit, note
 from cinefeed.core.errors import SettingError
 from cinefeed.core.locks import with_write_lock
@@ -19,7 +20,6 @@ from cinefeed.data.manifest.labels import Unmatched
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.write_table import table_suffix
 from cinefeed.data.split_summary import unseen_classes
-from cinefeed.jobs.parts import parse_part
 from cinefeed.video.limits import DEFAULT_LIMITS, ReadLimits
 from cinefeed.video.read_options import ReadOptions
 
@@ -87,9 +87,13 @@ def scan(
     ] = "raise",
     private: Private = False,
     shard: Shard = None,
+    engine: Engine = None,
+    address: Address = None,
+    parts: Parts = None,
     as_json: Json = False,
 ) -> None:
     """Index a folder of videos: probe each file once, join labels, write a manifest."""
+    division = Division(shard=shard, engine=engine, address=address, parts=parts)
     if unmatched not in get_args(Unmatched):
         raise SettingError(f"--unmatched {unmatched} is not a choice; there are: {', '.join(get_args(Unmatched))}")
     options: dict[str, Any] = {
@@ -98,7 +102,6 @@ def scan(
         "path_columns": path_columns,
         "unmatched": unmatched,
         "verify": verify,
-        "workers": workers,
         "reading": ReadOptions(
             axes=axes,
             slice=int(slice) if slice.isdigit() else slice,  # type: ignore[arg-type]  # checked there
@@ -119,12 +122,26 @@ def scan(
         "private": private,
         "share_labels": share_labels,
     }
-    if shard is not None:
+    if division.part is not None:
         from cinefeed.jobs.scan import scan_part
 
-        emit_part(scan_part(folder, part=parse_part(shard), out=out, **options), as_json=as_json)
+        emit_part(scan_part(folder, part=division.part, out=out, workers=workers, **options), as_json=as_json)
         return
-    manifest = Manifest.scan(folder, out=out, **options)
+    if division.engine is not None:
+        from cinefeed.jobs.scan import count_files, scan_part, with_salt_of
+
+        table_suffix(out)
+        threads = workers or 1
+        division.run_all(
+            partial(scan_part, folder, workers=threads, **options),
+            out=out,
+            units=lambda: count_files(folder, reading=options["reading"], private=private),
+            workers=threads,
+            before=partial(with_salt_of, out),
+            as_json=as_json,
+        )
+        return
+    manifest = Manifest.scan(folder, out=out, workers=workers, **options)
     result = {"out": str(out), "rows": len(manifest), "fingerprint": manifest.fingerprint}
     result["not_read"] = manifest.not_read
     emit(result, as_json=as_json, text=f"{manifest}\n-> {out}")

@@ -1,20 +1,23 @@
 """`cinefeed encode`: features of videos by the CNN of a run, or by a pretrained network."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cinefeed.cli.options import Json, Window, frame_table, window_of
-from cinefeed.cli.parts import Shard, emit_part
+from cinefeed.cli.parts import Address, Division, Engine, Parts, Shard, emit_part
 from cinefeed.cli.show import choose_backend, emit, list_failures, note
 from cinefeed.config import read_transforms
 from cinefeed.core.errors import SettingError
 from cinefeed.core.progress import shown_progress
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.encoders.load import split_name
 from cinefeed.encoders.video_encoder import VideoEncoder, pretrained_encoder
 from cinefeed.encoders.windows import Windows
-from cinefeed.jobs.parts import parse_part
+from cinefeed.jobs.records import DonePart
 from cinefeed.training.encode import encode as encode_videos
 from cinefeed.video.clips import Frame
 
@@ -62,9 +65,13 @@ def encode(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the augmented versions.")] = 0,
     shard: Shard = None,
+    engine: Engine = None,
+    address: Address = None,
+    parts: Parts = None,
     as_json: Json = False,
 ) -> None:
     """Compute features of all videos once with the CNN of a run or a pretrained network, to train the rest faster."""
+    division = Division(shard=shard, engine=engine, address=address, parts=parts)
     if len(sources) != (1 if encoder is not None else 2):
         raise SettingError(
             "encode needs a run folder and a manifest, or with --encoder a manifest alone; found "
@@ -79,30 +86,33 @@ def encode(
         windows = Windows(frames=frames, stride=stride, rate_hz=rate, hop=hop)
     options: dict[str, Any] = {"weights": weights, "windows": windows, "precision": precision, "device": device}
     options |= {"transforms": () if transforms is None else read_transforms(transforms)}
-    network = (
-        _encoder_of_run(sources[0], augmented=bool(augmented), options=options | {"frame": frame, "window": window})
+    make_network = (
+        partial(
+            _encoder_of_run, sources[0], augmented=bool(augmented), options=options | {"frame": frame, "window": window}
+        )
         if encoder is None
-        else _pretrained(encoder, frame=_frame(frame, window), options=options)
+        else partial(_pretrained, encoder, frame=_frame(frame, window), options=options)
     )
-    if shard is not None:
-        from cinefeed.jobs.encode import encode_part
-
-        part = parse_part(shard)
+    if division.flag is not None:
+        work = partial(_encode_part, make_network, sources[-1], dtype=dtype, augmented=augmented, seed=seed)
+    if division.engine is not None:
+        make_network()  # checks the options before Ray starts
+        division.run_all(
+            work,
+            out=out,
+            units=lambda: len(Manifest.read(sources[-1])),
+            network=device != "cpu",
+            as_json=as_json,
+        )
+        return
+    if division.part is not None:
         with shown_progress(None, what="encoding") as tick:
-            done = encode_part(
-                sources[-1],
-                part=part,
-                out=out,
-                encoder=network,
-                dtype=dtype,  # type: ignore[arg-type]  # checked above
-                augmented=augmented,
-                seed=seed,
-                tick=tick,
-            )
+            done = work(part=division.part, out=out, tick=tick)
         emit_part(done, as_json=as_json)
         if done.job.whole["warning"]:
             note(f"warning: {done.job.whole['warning']}")
         return
+    network = make_network()
     with shown_progress(None, what="encoding") as tick:
         features = encode_videos(
             sources[-1],
@@ -134,6 +144,13 @@ def encode(
     if features.warning:
         note(f"warning: {features.warning}")
     list_failures(features.failures)
+
+
+def _encode_part(make_network: Callable[[], VideoEncoder], manifest: Path, **options: Any) -> DonePart:
+    """Encode one part of a manifest, in any process."""
+    from cinefeed.jobs.encode import encode_part
+
+    return encode_part(manifest, encoder=make_network(), **options)
 
 
 def _encoder_of_run(run: Path, *, augmented: bool, options: dict[str, Any]) -> VideoEncoder:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 import typer
 
 from cinefeed.cli.options import AddedMetrics, Json, Run, Threshold, Where, by_target, classes_of, listed, where_table
-from cinefeed.cli.parts import Shard, emit_part
+from cinefeed.cli.parts import Address, Division, Engine, Parts, Shard, emit_part
 from cinefeed.cli.show import choose_backend, emit, list_failures, note
 from cinefeed.config import Settings
 from cinefeed.core.errors import SettingError
@@ -18,8 +19,8 @@ from cinefeed.core.files import write_errors
 from cinefeed.core.locks import write_lock
 from cinefeed.core.progress import shown_progress
 from cinefeed.core.text import format_count
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.write_table import table_suffix, write_table
-from cinefeed.jobs.parts import parse_part
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.display import assessment_lines, baseline_lines, reason_lines
@@ -192,21 +193,32 @@ def predict(
     clips: Clips = None,
     per_clip: Annotated[bool, typer.Option("--per-clip", help="Write one row per clip, without averaging.")] = False,
     shard: Shard = None,
+    engine: Engine = None,
+    address: Address = None,
+    parts: Parts = None,
     as_json: Json = False,
 ) -> None:
     """Predict any videos with the best weights of a run; no labels are needed."""
+    division = Division(shard=shard, engine=engine, address=address, parts=parts)
     check_run(run)
-    if shard is not None and (paths or manifest is None):
-        raise SettingError("--shard needs --manifest, which is equal for all parts; write one with 'cinefeed scan'")
+    if division.flag is not None and (paths or manifest is None):
+        raise SettingError(
+            f"{division.flag} needs --manifest, which is equal for all parts; write one with 'cinefeed scan'"
+        )
     choose_backend()
-    if shard is not None and manifest is not None:
+    if division.flag is not None and manifest is not None:
         from cinefeed.jobs.predict import predict_part
 
-        part = parse_part(shard)
+        work = partial(predict_part, run, manifest=manifest, clips=clips, per_clip=per_clip)
+        if division.part is None:
+            table_suffix(out)
+            batches = -(-len(Manifest.read(manifest)) // settings_of_run(run).feed.batch_size)
+            division.run_all(work, out=out, units=lambda: batches, network=True, as_json=as_json)
+            return
         with shown_progress(None, what="predicting") as tick:
-            done = predict_part(run, manifest=manifest, part=part, out=out, clips=clips, per_clip=per_clip, tick=tick)
+            done = work(part=division.part, out=out, tick=tick)
         emit_part(done, as_json=as_json)
-        list_failures(done.job.whole["failures"] if part.number == 0 else [])
+        list_failures(done.job.whole["failures"] if division.part.number == 0 else [])
         return
     from cinefeed.training.evaluate import predict as score_videos
 

@@ -48,7 +48,8 @@ _PANELS: dict[str, dict[str, str]] = {
         "Output": "strict page groups workers as_json help",
     },
     "pack": {
-        "Output": "out codec quality gop max_bytes rows_per_shard workers shard as_json help",
+        "Output": "out codec quality gop max_bytes rows_per_shard workers as_json help",
+        "Parts": "shard engine address parts",
         "Frames": "short_side size fit channels rate margin window",
         "Rows": "where on_error max_bad",
         "Private data": "private keep_ids allow_burned_in",

@@ -12,7 +12,7 @@ from cinefeed.core.remote.address import SCHEMES
 from cinefeed.data.manifest.files import PACKED_MANIFEST
 
 _READ = {"folder", "labels", "manifest", "config", "transforms", "group_table", "weights", "paths", "sources"}
-_READ |= {"run", "a", "b", "parts"}
+_READ |= {"run", "a", "b"}
 _WRITTEN = {"out", "page", "groups"}
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a Path has one slash left; C:/ is a drive
 _PARQUET = b"PAR1"
@@ -24,8 +24,9 @@ def check_paths(parameters: Mapping[str, Any], *, flags: Mapping[str, str], comm
     `parameters` are the values by name, `flags` the options by name; other names are arguments.
     """
     is_output = _WRITTEN | ({"run"} if command == "init" else set())
+    is_input = _READ | ({"parts"} if command == "merge" else set())  # elsewhere their number
     for name, value in parameters.items():
-        if name not in _READ | is_output or value is None:
+        if name not in is_input | is_output or value is None:
             continue
         for path in map(Path, value if isinstance(value, list | tuple) else [value]):
             check_path(path, name=name, label=flags.get(name, ""), is_read=name not in is_output)

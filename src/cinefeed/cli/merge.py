@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from cinefeed.cli.options import Json
-from cinefeed.cli.show import emit, list_failures
-from cinefeed.core.text import format_count
+from cinefeed.cli.parts import emit_merged
 
 
 def merge(
@@ -18,7 +17,4 @@ def merge(
     """Check that all parts of a scan, pack, encode or predict are there, and write what one process would have."""
     from cinefeed.jobs.merge import merge as merge_parts
 
-    result = merge_parts(parts, out=out)
-    rows = format_count(result["rows"], "row")
-    emit(result, as_json=as_json, text=f"{format_count(result['parts'], 'part')} merged: {rows} -> {result['out']}")
-    list_failures(result.get("failures", []))
+    emit_merged(merge_parts(parts, out=out), as_json=as_json)

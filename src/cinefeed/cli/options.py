@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from cinefeed.cli.cache import used_cache
 from cinefeed.cli.inputs import check_path
 from cinefeed.config import Settings, missing_settings, overlay, parse, read_table, with_groups
 from cinefeed.core.errors import SettingError, listed_in_words
@@ -257,7 +258,8 @@ def with_flow(command: Callable[..., None], *, without: Sequence[str] = ()) -> C
     def called(**options: Any) -> None:
         feed = {each.name: options.pop(each.name) for each in of_feed}
         flow = Flow(**{each.name: options.pop(each.name) for each in shared}, feed=feed)
-        command(flow, **options)
+        with used_cache(feed.get("cache"), feed.get("cache_bytes")):
+            command(flow, **options)
 
     parameters = [*shared, *of_feed, *(each.replace(kind=keyword) for each in own)]
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it

@@ -1,22 +1,25 @@
 """`cinefeed pack`: write a data set once into shards that are fed faster, and verify such shards."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cinefeed.cli.options import Json, Where, where_table, window_of
-from cinefeed.cli.parts import Shard, emit_part
+from cinefeed.cli.parts import Address, Division, Engine, Parts, Shard, emit_part
 from cinefeed.cli.show import emit, list_failures, note
 from cinefeed.core.errors import PackError, SettingError
 from cinefeed.core.progress import shown_progress
-from cinefeed.core.text import format_bytes, format_count
+from cinefeed.core.text import format_bytes, format_count, parse_bytes
 from cinefeed.data.manifest.manifest import Manifest
-from cinefeed.feed.memory_budget import parse_bytes
-from cinefeed.jobs.parts import parse_part
+from cinefeed.jobs.parts import Part
+from cinefeed.jobs.records import DonePart
+from cinefeed.packing import estimate
 from cinefeed.packing.pack import free_bytes
 from cinefeed.packing.sample import CodecMeasurement
+from cinefeed.packing.settings import PackSettings
 
 
 def pack(
@@ -65,23 +68,22 @@ def pack(
     max_bad: Annotated[float, typer.Option(help="Share of rows that may be recorded without a video.")] = 0.01,
     workers: Annotated[int | None, typer.Option(help="Number of processes; by default one per core. 0: none.")] = None,
     shard: Shard = None,
+    engine: Engine = None,
+    address: Address = None,
+    parts: Parts = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read all bytes of packed shards and check them.")] = False,
     as_json: Json = False,
 ) -> None:
     """Pack videos once into shards, at the size and in the codec that training reads fastest."""
+    division = Division(shard=shard, engine=engine, address=address, parts=parts)
     if verify:
         _verify(manifest, as_json=as_json)
         return
     from cinefeed.packing.pack import pack as pack_videos
-    from cinefeed.packing.settings import PackSettings
 
     if out is None:
         raise SettingError("pack needs --out, the folder for the shards")
-    rows = Manifest.read(manifest)
-    for column, values in where_table(where or []).items():
-        rows = rows.where(column, values)
-    if private:
-        rows = rows.as_private()
+    rows = _rows(manifest, where=where, private=private)
     options: dict[str, Any] = {
         "short_side": short_side,
         "size": None if size is None else _size(size),
@@ -101,16 +103,24 @@ def pack(
     if max_bytes is not None and codec != "auto":
         raise SettingError(f"--max-bytes is for --codec auto, not for --codec {codec}; leave it out")
     if codec == "auto":
-        if shard is not None:
-            raise SettingError("--shard needs --codec, the same for all parts; 'cinefeed bench' measures what suits")
+        if division.flag is not None:
+            raise SettingError(
+                f"{division.flag} needs --codec, the same for all parts; 'cinefeed bench' measures what suits"
+            )
         codec = _choose(rows, out, options, max_bytes)
     settings = PackSettings(codec=codec, **options)
-    if shard is not None:
-        from cinefeed.jobs.pack import pack_part
-
-        part = parse_part(shard)
-        done = pack_part(rows, part=part, out=out, settings=settings, workers=workers)
-        emit_part(done, as_json=as_json)
+    work = partial(_pack_part, manifest, where=where, private=private, settings=settings)
+    if division.part is not None:
+        emit_part(work(part=division.part, out=out, workers=workers), as_json=as_json)
+        return
+    if division.engine is not None:
+        division.run_all(
+            partial(work, workers=workers or 0),
+            out=out,
+            units=lambda: -(-len(rows) // estimate.rows_per_shard(rows, settings)),
+            workers=workers or 1,
+            as_json=as_json,
+        )
         return
     result = pack_videos(rows, out=out, settings=settings, workers=workers)
     emit(
@@ -128,6 +138,30 @@ def pack(
         f"{format_count(result.shards, 'shard')}, {format_bytes(result.bytes)} -> {result.path}",
     )
     list_failures(result.failures)
+
+
+def _rows(manifest: Path, *, where: list[str] | None, private: bool) -> Manifest:
+    rows = Manifest.read(manifest)
+    for column, values in where_table(where or []).items():
+        rows = rows.where(column, values)
+    return rows.as_private() if private else rows
+
+
+def _pack_part(
+    manifest: Path,
+    *,
+    where: list[str] | None,
+    private: bool,
+    settings: PackSettings,
+    workers: int | None,
+    part: Part,
+    out: Path,
+) -> DonePart:
+    """Pack one part of a manifest, in any process."""
+    from cinefeed.jobs.pack import pack_part
+
+    rows = _rows(manifest, where=where, private=private)
+    return pack_part(rows, part=part, out=out, settings=settings, workers=workers)
 
 
 def _choose(rows: Manifest, out: Path, options: dict[str, Any], max_bytes: str | None) -> str:

@@ -20,6 +20,7 @@ CinefeedError
 ├── InUseError         (RuntimeError)       a path that another process is writing
 ├── PackError          (RuntimeError)       packing that had to stop, or packed shards that are damaged
 ├── TrainingError      (RuntimeError)       a run that had to stop
+├── JobError           (RuntimeError)       a part of some work that could not be done on a cluster
 ├── DiskFullError      (OSError)            a file for which the disk has no room
 ├── KerasBackendError  (ImportError)        a backend of Keras that is set and not installed, where another is
 └── MissingExtraError  (ImportError)        an optional package that is not installed
@@ -118,6 +119,10 @@ class PackError(CinefeedError, RuntimeError):
 
 class TrainingError(CinefeedError, RuntimeError):
     """A training run had to stop."""
+
+
+class JobError(CinefeedError, RuntimeError):
+    """A part of some work could not be done on a cluster."""
 
 
 class DiskFullError(CinefeedError, OSError):

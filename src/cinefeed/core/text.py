@@ -5,8 +5,12 @@ pictures, and a line break in a name forges a line. HTML pages escape in their t
 """
 
 import math
+import re
 import unicodedata
 
+from cinefeed.core.errors import SettingError
+
+_UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, text direction, lone surrogate, line and paragraph separators
 
 
@@ -68,6 +72,20 @@ def format_bytes(size: float) -> str:
     ('2.5 MB', '12.3 GB')
     """
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+
+
+def parse_bytes(memory: int | str, *, name: str = "memory") -> int:
+    """Return a number of bytes, as in "2GB", "500 MB" or "1GiB".
+
+    >>> parse_bytes("2GB"), parse_bytes("1 GiB"), parse_bytes(1000)
+    (2000000000, 1073741824, 1000)
+    """
+    if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
+        return memory
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
+    if match is None or match[2] not in _UNITS or not float(match[1]):
+        raise SettingError(f"{name}={memory!r} must be a number of bytes, such as '2GB', '500MB' or '1GiB'")
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def format_duration(seconds: float) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cinefeed.core.arguments import check_arguments, expect, expect_integer, in_words
 from cinefeed.core.errors import ArgumentError, SettingError
 from cinefeed.core.html import display, display_page
+from cinefeed.core.text import parse_bytes
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.values import check_values
 from cinefeed.data.sampling import BalanceReport, Plan, Sampler
@@ -46,7 +47,7 @@ from cinefeed.feed.inputs import (
 )
 from cinefeed.feed.iteration import Epochs
 from cinefeed.feed.labels import FeedSpec, Task, clip_name, read_labels
-from cinefeed.feed.memory_budget import divide_memory, parse_bytes
+from cinefeed.feed.memory_budget import divide_memory
 from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
 from cinefeed.feed.plan_cache import PlanCache
 from cinefeed.feed.prefetch import buffers_ahead
@@ -383,8 +384,8 @@ class Feed:
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
         """Refuse torch's DataLoader, which asks this way for items to collate. Raises ArgumentError."""
         raise ArgumentError(
-            f"a DataLoader of torch asks this feed for {len(indices)} items to collate, and a feed makes whole batches; "
-            "use cinefeed.adapters.torch.FeedLoader(feed) in its place"
+            f"a DataLoader of torch asks this feed for {len(indices)} items to collate, and a feed makes whole "
+            "batches; use cinefeed.adapters.torch.FeedLoader(feed) in its place"
         )
 
     def replay(self, epoch: int, index: int) -> Batch:

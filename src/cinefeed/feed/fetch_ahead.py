@@ -19,7 +19,7 @@ from cinefeed.feed.state import plan_fingerprint
 from cinefeed.feed.stats import StatsRecorder
 
 _DRAWS = 256  # looked ahead at most: each file that is held needs a file descriptor
-_IN_FLIGHT = 32  # members that are fetched at the same time
+_IN_FLIGHT = 128  # members that are fetched at the same time, by 32 requests: neighbours in a shard share one
 
 Place = tuple[int, int]  # epoch, and number of a buffer of batches in it
 

@@ -1,6 +1,5 @@
 """A memory budget, and how a feed uses it."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +7,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from cinefeed.core.errors import SettingError
-from cinefeed.core.text import format_bytes
+from cinefeed.core.text import format_bytes, parse_bytes
 from cinefeed.data.manifest.rows import view_names
 from cinefeed.feed.batch_layout import BatchLayout
 
-_UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 # A decoder also holds reference frames (16 at most in H.264) and tables.
 _REFERENCE_FRAMES, _DECODER_BYTES = 17, 8_000_000
 
@@ -32,20 +30,6 @@ class MemoryBudget:
             f"memory {format_bytes(self.budget)}: decoders {format_bytes(self.decoders)}, "
             f"{self.buffers * self.batches} batches of {format_bytes(self.buffer_bytes / self.batches)}"
         )
-
-
-def parse_bytes(memory: int | str, *, name: str = "memory") -> int:
-    """Return a number of bytes, as in "2GB", "500 MB" or "1GiB".
-
-    >>> parse_bytes("2GB"), parse_bytes("1 GiB"), parse_bytes(1000)
-    (2000000000, 1073741824, 1000)
-    """
-    if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
-        return memory
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
-    if match is None or match[2] not in _UNITS or not float(match[1]):
-        raise SettingError(f"{name}={memory!r} must be a number of bytes, such as '2GB', '500MB' or '1GiB'")
-    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def divide_memory(

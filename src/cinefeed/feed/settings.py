@@ -12,12 +12,12 @@ from typing import Any, Literal, TypeVar, get_args
 
 from cinefeed.core.arguments import check_arguments, in_words
 from cinefeed.core.errors import ArgumentError, SettingError, did_you_mean
+from cinefeed.core.text import parse_bytes
 from cinefeed.data.sampling import Natural, Sampler
 from cinefeed.feed.batch import OnError
 from cinefeed.feed.clip_pipeline import Geometry
 from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.labels import Task
-from cinefeed.feed.memory_budget import parse_bytes
 from cinefeed.feed.mixing import Mixing
 from cinefeed.feed.workers.pools import Backend
 from cinefeed.transforms.base import Transform

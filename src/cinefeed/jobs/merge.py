@@ -39,6 +39,7 @@ def merge(parts: str | Path | Sequence[str | Path], *, out: str | Path) -> dict[
 
         encoded = merge_encode(done, out=target)
         result = {"rows": encoded.rows, "dimension": encoded.dimension, "failures": encoded.failures}
+        result["warning"] = encoded.warning
     else:
         from cinefeed.jobs.predict import merge_predict
 

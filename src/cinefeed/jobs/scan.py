@@ -13,9 +13,10 @@ from cinefeed.core.errors import TableError
 from cinefeed.core.files import write_atomically, write_errors
 from cinefeed.core.locks import with_write_lock
 from cinefeed.core.remote.address import parse_root
+from cinefeed.core.remote.files import RemoteFiles
 from cinefeed.data.manifest.columns import ordered
 from cinefeed.data.manifest.discover import discover_samples
-from cinefeed.data.manifest.find import salt_path, stored_salt
+from cinefeed.data.manifest.find import find_remote_videos, find_videos, salt_path, stored_salt
 from cinefeed.data.manifest.labels import Unmatched
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.parquet import table_digest
@@ -116,6 +117,16 @@ def scan_part(
     return done
 
 
+def count_files(folder: str | Path, *, reading: ReadOptions, private: bool) -> int:
+    """Return the number of samples that a scan would find, without opening videos. Raises TableError for none."""
+    files = opened_root(parse_root(folder))
+    if isinstance(files, RemoteFiles):
+        videos = find_remote_videos(files, reading=reading, private=private)
+    else:
+        videos = find_videos(files, reading=reading, private=private)
+    return int(videos.table.num_rows)
+
+
 @with_write_lock("out")
 def merge_scan(parts: Sequence[DonePart], *, out: Path) -> Manifest:
     """Write the manifest of all parts of a scan, and return it; a column `split` of an existing one is kept."""
@@ -133,11 +144,17 @@ def merge_scan(parts: Sequence[DonePart], *, out: Path) -> Manifest:
     return manifest
 
 
+def with_salt_of(out: Path, parts: Path) -> None:
+    """Give parts the salt of the manifest that they will be merged to, if it has one."""
+    if salt_path(out).exists():
+        _copy_salt(salt_path(out), parts / _SALT)
+
+
 def _copy_salt(source: Path, target: Path) -> None:
     if target.exists():
         if target.read_text().strip() != source.read_text().strip():
             raise TableError(
-                f"{target} has another salt than the parts, so later scans would give other hashes; move it away, or "
+                f"{target} has another salt than {source}, so later scans would give other hashes; move it away, or "
                 "choose another --out"
             )
         return

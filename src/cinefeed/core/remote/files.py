@@ -20,8 +20,9 @@ from cinefeed.core.errors import ChangedFileError, FeedError, FetchError, Settin
 from cinefeed.core.files import DISK_FULL
 from cinefeed.core.remote.address import RemoteRoot, without_secrets
 from cinefeed.core.remote.cache import Cache, Hold, NextUses, Partial
+from cinefeed.core.remote.ranges import MergedRanges
 from cinefeed.core.remote.store import METADATA_SERVICE, RemoteFile, Store, is_permanent, open_store
-from cinefeed.core.text import format_bytes
+from cinefeed.core.text import format_bytes, parse_bytes
 
 _log = logging.getLogger(__name__)
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)  # seconds before a failed request is repeated, on average
@@ -72,6 +73,19 @@ def combined_tag(files: Iterable[RemoteFile]) -> int | None:
     return -1 - (int.from_bytes(hashlib.blake2b(repr(versions).encode(), digest_size=8).digest()) >> 1)
 
 
+# Environment variables of the folder and of its limit. They replace all settings: disks are those of the machine.
+CACHE, CACHE_BYTES = "CINEFEED_CACHE", "CINEFEED_CACHE_BYTES"
+
+
+def cache_settings(folder: Path | None = None, limit: int | None = None) -> tuple[Path, int | None]:
+    """Return folder and limit of the cache: those of the environment, or else the given ones, or else the default."""
+    limit_text = os.environ.get(CACHE_BYTES)
+    return (
+        Path(os.environ.get(CACHE) or folder or default_folder()).expanduser(),
+        parse_bytes(limit_text, name=CACHE_BYTES) if limit_text else limit,
+    )
+
+
 def default_folder() -> Path:
     """Return the folder of the cache if none is set: in the folder for temporary files, one for each user."""
     return Path(tempfile.gettempdir(), f"cinefeed-cache-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
@@ -93,7 +107,7 @@ class RemoteFiles:
         content_hash: Callable[[list[str]], str] | None = None,
     ) -> None:
         self.root = root
-        self._cache_settings = (folder or default_folder(), limit)
+        self._cache_settings = cache_settings(folder, limit)
         self.next_uses: NextUses = lambda keys: [math.inf] * len(keys)
         self._content_hash = content_hash
         self._counters: Counter[str] = Counter()
@@ -105,6 +119,7 @@ class RemoteFiles:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._store: Store | None = None
         self._requests = asyncio.Semaphore(_REQUESTS)
+        self._ranges = MergedRanges(self._read_once, request=self._uncounted_request, limit=_PIECE_BYTES)
 
     @cached_property
     def cache(self) -> Cache:
@@ -336,25 +351,34 @@ class RemoteFiles:
         return versions[0]
 
     async def _read(self, path: str, span: tuple[int, int] | None) -> tuple[RemoteFile, Any]:
-        async def read() -> tuple[RemoteFile, Any]:
-            about, data = await self.store.read(path, span)
-            expected = about.size if span is None else span[1] - span[0]
-            if len(data) != expected:
-                raise ConnectionError(f"{len(data):,} of {expected:,} bytes arrived")
-            return about, data
+        if span is None:
+            return await self._uncounted_request(path, lambda: self._read_once(path, None))
+        return await self._ranges.read(path, span)
 
-        about, data = await self._request(path, read)
+    async def _read_once(self, path: str, span: tuple[int, int] | None) -> tuple[RemoteFile, Any]:
+        with self._lock:
+            self._counters["requests"] += 1
+        about, data = await self.store.read(path, span)
+        expected = about.size if span is None else span[1] - span[0]
+        if len(data) != expected:
+            raise ConnectionError(f"{len(data):,} of {expected:,} bytes arrived")
         with self._lock:
             self._counters["fetched_bytes"] += len(data)
         return about, data
 
     async def _request(self, path: str, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        async def counted() -> T:
+            with self._lock:
+                self._counters["requests"] += 1
+            return await request()
+
+        return await self._uncounted_request(path, counted)
+
+    async def _uncounted_request(self, path: str, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return the result of a request, which is repeated after an error of the network or the server."""
         for pause in (*PAUSES, None):
             try:
                 async with self._requests:
-                    with self._lock:
-                        self._counters["requests"] += 1
                     return await request()
             except Exception as error:
                 reason = without_secrets(str(error).partition("\n")[0])

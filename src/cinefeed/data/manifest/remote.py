@@ -39,8 +39,11 @@ def opened_root(root: Root) -> Path | RemoteFiles:
 
 
 @lru_cache(maxsize=8)  # packing makes the rows of each job anew, and connections should last
-def default_files(root: RemoteRoot, _process: int) -> RemoteFiles:
-    """Return the files below a remote root, with the default cache, for all that is not a feed."""
+def default_files(root: RemoteRoot, _process: int, _cache: object) -> RemoteFiles:
+    """Return the files below a remote root, with the default cache, for all that is not a feed.
+
+    The other arguments are the process and the settings of its cache, which files of another one do not serve.
+    """
     return remote_files(root)
 
 

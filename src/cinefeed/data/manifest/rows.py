@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import ChangedFileError, CinefeedError
 from cinefeed.core.remote.address import RemoteRoot, parse_root
-from cinefeed.core.remote.files import Member, RemoteFiles
+from cinefeed.core.remote.files import Member, RemoteFiles, cache_settings
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, VALUES, fact_value, metadata_columns, row_to_metadata
 from cinefeed.data.manifest.held import HeldSource
 from cinefeed.data.manifest.identity import FileState, change_of, content_hash, files_of, state_of
@@ -91,7 +91,7 @@ class Rows:
     def remote(self) -> RemoteFiles | None:
         """The files, if the root is remote: fetched into the default cache, or that of `with_cache`."""
         root = parse_root(self.root)
-        return default_files(root, os.getpid()) if isinstance(root, RemoteRoot) else None
+        return default_files(root, os.getpid(), cache_settings()) if isinstance(root, RemoteRoot) else None
 
     def with_cache(self, folder: Path | None, limit: int | None) -> Self:
         """Return the rows with a cache of remote files in a folder, of at most `limit` bytes; local ones unchanged."""
