@@ -126,8 +126,14 @@ class TrainSettings:
     and one a core for others, or what OMP_NUM_THREADS asks for. The number is kept with the run, because it may change
     the last bits of a loss.
 
-    `patience`, `reduce_lr_patience` and `f1_zero_patience` count epochs; 0 turns each off. The last one watches
-    `val_f1`, which one target of classes has: of several targets it does nothing. `tensorboard` writes the curves for
+    `weight_decay` above 0 makes the optimiser AdamW: all weights but biases and those of normalisation shrink each step
+    by this share of the learning rate. `label_smoothing` moves this share of each class label to all classes alike, for
+    cross-entropy; losses of validation are smoothed too.
+
+    `patience`, `reduce_lr_patience` and `f1_zero_patience` count epochs; 0 turns each off. An epoch without an
+    improvement of `monitor` by more than `min_improvement`, in its own unit, counts for `patience`; "auto" is 10, or 0
+    if `monitor` is measured on a validation part of fewer than 30 units, where its noise would stop the training.
+    `f1_zero_patience` watches `val_f1`, which one target of classes has: of several targets it does nothing. `tensorboard` writes the curves for
     TensorBoard too. `folds` is the number of folds of a cross-validation by group; 0 trains a single run.
     """
 
@@ -141,11 +147,14 @@ class TrainSettings:
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     threads: int | Literal["auto"] = "auto"
     clip_norm: float = 0.0
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
     unfreeze_epoch: int = 0
     unfreeze_learning_rate: float = 1e-4
     layer_decay: float = 1.0
     monitor: str = "val_loss"
-    patience: int = 10
+    patience: int | Literal["auto"] = "auto"
+    min_improvement: float = 0.0
     reduce_lr_patience: int = 4
     reduce_lr_factor: float = 0.5
     f1_zero_patience: int = 10
@@ -162,12 +171,16 @@ class TrainSettings:
             _need(bool(np.isfinite(rate)) and rate > 0, name, rate, "a positive number")
         _need(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0 and at most 1")
         _need(0 < self.reduce_lr_factor < 1, "reduce_lr_factor", self.reduce_lr_factor, "between 0 and 1")
-        for name in ("patience", "reduce_lr_patience", "f1_zero_patience"):
+        _need(
+            self.patience == "auto" or self.patience >= 0, "patience", self.patience, "'auto', 0 (off) or a number of epochs"
+        )
+        for name in ("reduce_lr_patience", "f1_zero_patience"):
             _need(getattr(self, name) >= 0, name, getattr(self, name), "0 (off) or a number of epochs")
+        _need(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "0 (off) or a share below 1")
         for name in ("warmup_epochs", "unfreeze_epoch"):
             value = getattr(self, name)
             _need(0 <= value < self.epochs, name, value, f"0 (off) or a number of epochs below epochs = {self.epochs}")
-        for name in ("clip_norm", "save_minutes"):
+        for name in ("clip_norm", "weight_decay", "min_improvement", "save_minutes"):
             value = getattr(self, name)
             _need(bool(np.isfinite(value)) and value >= 0, name, value, "0 (off) or a positive number")
 
