@@ -1,13 +1,13 @@
-"""The words of `lips` by the head `ordered` on encoded features: five folds, several seeds, beside an SVC on the same folds.
+"""The words of `lips` by the head `ordered` on encoded features: five folds, several seeds, beside an SVC.
 
 Run: python -m benchmarks.learning.lips_words train --features features.parquet --out FOLDER [--seeds 1,2,3,4,5]
      python -m benchmarks.learning.lips_words collect --videos lips.parquet --out FOLDER [--seeds 1,2,3,4,5]
      python -m benchmarks.learning.lips_words
 
-examples/lips_words_pretrained.sh writes both manifests. `train` trains the committed settings, examples/lips_words_ordered.toml:
-only the seed of the feed, of the initial weights and of dropout changes. It resumes. `collect` adds the predictions of a support
-vector machine on 20 frames of 8 x 8 pixels (examples/lips_words_baselines.py), trained on all other clips of a fold, and writes
-lips_words.csv beside this file. The last line computes the published figures from that file.
+examples/lips_words_pretrained.sh writes both manifests. `train` trains examples/lips_words_ordered.toml: only the seed
+of the feed, of the initial weights and of dropout changes. It resumes. `collect` adds the predictions of a support
+vector machine on 20 frames of 8 x 8 pixels (examples/lips_words_baselines.py), trained on all other clips of a fold,
+and writes lips_words.csv beside this file. The last line computes the published figures from that file.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def train_seeds(features: Path, *, seeds: list[int], out: Path) -> None:
 
 
 def collect(videos: Path, *, seeds: list[int], out: Path) -> None:
-    """Write the classes that the SVC and the network of each seed predict for each clip: numbers of the sorted words."""
+    """Write the classes that the SVC and each network predict for each clip: numbers of the sorted words."""
     import pyarrow.parquet as pq
     from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
@@ -123,8 +123,8 @@ def _thumbnails(manifest: Any) -> NDArray[np.float32]:
 def compare(path: Path) -> dict[str, Any]:
     """Return the accuracies of the networks and of the SVC, and their difference with its interval.
 
-    The difference is that of the mean accuracy over seeds. Each of the bootstrap samples draws clips, and seeds, with replacement: the
-    interval is for other clips and another seed, with the same folds.
+    The difference is that of the mean accuracy over seeds. Each bootstrap sample draws clips, and seeds, with
+    replacement: the interval is for other clips and another seed, with the same folds.
     """
     with path.open(encoding="utf-8", newline="") as file:
         rows = [*csv.DictReader(file)]
@@ -153,7 +153,8 @@ def describe(result: dict[str, Any]) -> str:
     mean, low, high = (100 * value for value in result["network"])
     points, least, most = (100 * value for value in result["difference"])
     return (
-        f"{result['clips']} clips, {len(result['seeds'])} seeds: {each} %; mean {mean:.1f} % ({low:.1f} to {high:.1f} %)\n"
+        f"{result['clips']} clips, {len(result['seeds'])} seeds: {each} %; "
+        f"mean {mean:.1f} % ({low:.1f} to {high:.1f} %)\n"
         f"support vector machine on 8 x 8 pixels, the same folds: {100 * result['svc']:.1f} %\n"
         f"paired difference: {points:.1f} points ({least:.1f} to {most:.1f})"
     )

@@ -97,9 +97,13 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSettings:
-    """The network, by its name in cinefeed.models, and what it is called with."""
+    """The network, by its name in cinefeed.models, and what it is called with.
 
-    name: str = "cnn_rnn"
+    "auto" chooses it, and its options, from the size of the clips and the number of training videos
+    (cinefeed.config.recipe); a section with options and without a name is a cnn_rnn.
+    """
+
+    name: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -115,9 +119,12 @@ class TrainSettings:
     cross-entropy ("auto", "cross_entropy"), or "focal", which counts what is hard. Of several targets it is the loss of
     those that it fits. `class_weights = "balanced"` weighs each row by how rare its class is among the training labels.
 
-    Adam's steps do not depend on the size of the loss, so one `learning_rate` serves ejection fractions of 60 and word
-    starts of 0.6. It rises over `warmup_epochs`; then with schedule "plateau" it is multiplied by `reduce_lr_factor`
-    after `reduce_lr_patience` epochs without a better one, with "cosine" it falls to 0, with "constant" it stays.
+    With `epochs = "auto"` a training has about 1,500 steps, and 10 to 100 epochs; `learning_rate = "auto"` is that of
+    the network: 3e-3 for cnn3d, 1e-3 for most others. Adam's steps do not depend on the size of the loss, so one rate
+    serves ejection fractions of 60 and word starts of 0.6. It rises over `warmup_epochs`; then with schedule "plateau"
+    it is multiplied by `reduce_lr_factor` after `reduce_lr_patience` epochs without a better one, with "cosine" it
+    falls to 0, with "constant" it stays.
+
     `clip_norm` is the greatest norm of all gradients together; 0: any. A backbone that begins `frozen` ([model]) is
     trained with the rest after `unfreeze_epoch` epochs, from then on with `unfreeze_learning_rate`. With `layer_decay`
     below 1, the rate of each block of a pretrained encoder is that factor times the rate of the block after it.
@@ -131,15 +138,18 @@ class TrainSettings:
     cross-entropy; losses of validation are smoothed too.
 
     `patience`, `reduce_lr_patience` and `f1_zero_patience` count epochs; 0 turns each off. An epoch without an
-    improvement of `monitor` by more than `min_improvement`, in its own unit, counts for `patience`; "auto" is 10, or 0
-    if `monitor` is measured on a validation part of fewer than 30 units, where its noise would stop the training.
-    `f1_zero_patience` watches `val_f1`, which one target of classes has: of several targets it does nothing. `tensorboard` writes the curves for
-    TensorBoard too. `folds` is the number of folds of a cross-validation by group; 0 trains a single run.
+    improvement of `monitor` by more than `min_improvement`, in its own unit, counts for `patience`. "auto" is 10, but 0
+    with the schedule "cosine", which needs all epochs, and on a validation part of fewer than 30 units, whose noise
+    would stop the training.
+    `f1_zero_patience` watches `val_f1`, which one target of classes has: of several targets it does nothing.
+
+    `tensorboard` writes the curves for TensorBoard too. `folds` is the number of folds of a cross-validation by group;
+    0 trains a single run.
     """
 
     out: str
-    epochs: int = 20
-    learning_rate: float = 1e-3
+    epochs: int | Literal["auto"] = "auto"
+    learning_rate: float | Literal["auto"] = "auto"
     schedule: Literal["plateau", "cosine", "constant"] = "plateau"
     warmup_epochs: int = 0
     loss: Literal["auto", "mse", "rmse", "mae", "huber", "cross_entropy", "focal"] = "auto"
@@ -163,23 +173,27 @@ class TrainSettings:
     folds: int = 0
 
     def __post_init__(self) -> None:
-        _need(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _need(self.epochs == "auto" or self.epochs >= 1, "epochs", self.epochs, "at least 1, or 'auto'")
         _need(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0 (a single run) or at least 2")
         _need(self.threads == "auto" or self.threads >= 1, "threads", self.threads, "1 or more, or 'auto'")
         for name in ("learning_rate", "unfreeze_learning_rate"):
             rate = getattr(self, name)
-            _need(bool(np.isfinite(rate)) and rate > 0, name, rate, "a positive number")
+            _need(rate == "auto" or (bool(np.isfinite(rate)) and rate > 0), name, rate, "a positive number")
         _need(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0 and at most 1")
         _need(0 < self.reduce_lr_factor < 1, "reduce_lr_factor", self.reduce_lr_factor, "between 0 and 1")
         _need(
-            self.patience == "auto" or self.patience >= 0, "patience", self.patience, "'auto', 0 (off) or a number of epochs"
+            self.patience == "auto" or self.patience >= 0,
+            "patience",
+            self.patience,
+            "'auto', 0 (off) or a number of epochs",
         )
         for name in ("reduce_lr_patience", "f1_zero_patience"):
             _need(getattr(self, name) >= 0, name, getattr(self, name), "0 (off) or a number of epochs")
         _need(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "0 (off) or a share below 1")
         for name in ("warmup_epochs", "unfreeze_epoch"):
             value = getattr(self, name)
-            _need(0 <= value < self.epochs, name, value, f"0 (off) or a number of epochs below epochs = {self.epochs}")
+            is_below = self.epochs == "auto" or value < self.epochs
+            _need(value >= 0 and is_below, name, value, f"0 (off) or a number of epochs below epochs = {self.epochs}")
         for name in ("clip_norm", "weight_decay", "min_improvement", "save_minutes"):
             value = getattr(self, name)
             _need(bool(np.isfinite(value)) and value >= 0, name, value, "0 (off) or a positive number")

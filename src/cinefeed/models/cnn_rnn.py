@@ -69,6 +69,7 @@ def cnn_rnn(
         spec: The spec of the feed.
         filters: Filters of each convolution, all with stride 2 and ReLU: 5x5 for the first, then 3x3. The features of a
             frame are the mean of the last maps.
+        norm: "layer" or "batch" normalisation after each convolution of `filters`, or "none".
         backbone: Name of a network of `keras.applications` to use instead of `filters`; see `frame_backbone`.
         weights: Weight file of the backbone.
         frozen: Exclude the backbone from training.
@@ -92,6 +93,8 @@ def cnn_rnn(
     check_targets(spec)
     check_sizes(filters=filters, units=units, dense=dense, dropout=dropout)
     check_over_time(rnn=rnn, bidirectional=bidirectional, pooling=pooling)
+    if norm not in get_args(Norm):
+        raise SettingError(f"norm={norm!r} is not a choice; {did_you_mean(norm, get_args(Norm))}")
     if backbone is None:
         if weights is not None or frozen:
             raise SettingError("weights and frozen need a backbone; give one of keras.applications, or leave them out")
@@ -136,6 +139,7 @@ def _frame_cnn(filters: Sequence[int], dtype: np.dtype[Any], seeded: Seeded, *, 
         for stage, stage_filters in enumerate(filters)
     ]
 
+    norms: list[Any]  # keras is untyped
     if norm == "batch":
         norms = [BatchNormalization(momentum=0.9, epsilon=1e-5) for _ in filters]
     else:

@@ -88,12 +88,13 @@ def stages(settings: Settings) -> list[Stage]:
     Each stage has its own optimiser, with new moment estimates, and its own learning rate schedule.
     """
     train = settings.train
+    epochs, rate = int(train.epochs), float(train.learning_rate)
     if not train.unfreeze_epoch:
-        return [Stage(first=0, end=train.epochs, learning_rate=train.learning_rate)]
-    before = Stage(first=0, end=train.unfreeze_epoch, learning_rate=train.learning_rate)
+        return [Stage(first=0, end=epochs, learning_rate=rate)]
+    before = Stage(first=0, end=train.unfreeze_epoch, learning_rate=rate)
     return [
         before,
-        Stage(first=train.unfreeze_epoch, end=train.epochs, learning_rate=train.unfreeze_learning_rate, unfreeze=True),
+        Stage(first=train.unfreeze_epoch, end=epochs, learning_rate=train.unfreeze_learning_rate, unfreeze=True),
     ]
 
 
@@ -125,7 +126,7 @@ def compile_model(
     stage = stages(settings)[0] if stage is None else stage
     rate: Any = stage.learning_rate
     if train.schedule == "cosine":
-        rate = _cosine(settings, stage, steps_per_epoch=max(steps, 1) / train.epochs)
+        rate = _cosine(settings, stage, steps_per_epoch=max(steps, 1) / int(train.epochs))
     options = {"global_clipnorm": train.clip_norm or None, "weight_decay": train.weight_decay or None}
     factors = learning_rate_factors(model, train.layer_decay) if train.layer_decay < 1 else {}
     optimizer = LayerwiseAdam(rate, factors, **options) if factors else keras.optimizers.Adam(rate, **options)
