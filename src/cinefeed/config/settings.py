@@ -100,11 +100,15 @@ class ModelSettings:
     """The network, by its name in cinefeed.models, and what it is called with.
 
     "auto" chooses it, and its options, from the size of the clips and the number of training videos
-    (cinefeed.config.recipe); a section with options and without a name is a cnn_rnn.
+    (cinefeed.config.recipe); options without a name are those of cnn_rnn.
     """
 
     name: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name == "auto" and self.options:
+            object.__setattr__(self, "name", "cnn_rnn")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
