@@ -50,6 +50,17 @@ def training_settings(
         Setting(name="batch_size", value=batch, why=f"{count} training videos make {batches} batches"),
         Setting(name="seed", value=0, why="of clips, transforms, order and first weights"),
         Setting(name="workers", value="auto", why="one per core"),
+        *(
+            [
+                Setting(name="[feed.mixing]"),
+                Setting(
+                    name="name", value="MixUp", why="clips and classes of a batch are blended: it hinders memorising"
+                ),
+                Setting(name="alpha", value=0.2, why="most clips are blended little"),
+            ]
+            if classes
+            else []
+        ),
         Setting(name="[model]"),
         Setting(name="name", value=choice.model, why=choice.why),
         *(Setting(name=name, value=value, why=whys[name]) for name, value in choice.options.items()),
