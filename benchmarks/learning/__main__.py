@@ -67,8 +67,8 @@ networks with all inputs are compared with networks that lack one. `python -m be
 writes this page. Numbers are those of the test part; with several seeds their mean (minimum to maximum), each with
 other data and other initial weights.
 
-The first tasks are easy by design: they show that the inputs of a network reach its output, and that information outside its
-inputs does not. They are no evidence for real videos; the last two sections are about those."""
+The first tasks are easy by design: they show that the inputs of a network reach its output, and that information
+outside its inputs does not. They are no evidence for real videos; the last two sections are about those."""
 
 
 def done(records: list[dict[str, Any]], task: str, trial: str, *, seed: int, settings: str) -> bool:
