@@ -69,7 +69,8 @@ def cnn_rnn(
         spec: The spec of the feed.
         filters: Filters of each convolution, all with stride 2 and ReLU: 5x5 for the first, then 3x3. The features of a
             frame are the mean of the last maps.
-        norm: "layer" or "batch" normalisation after each convolution of `filters`, or "none".
+        norm: "layer" or "batch" normalisation after each convolution of `filters`, or "none". Clips with padding cannot
+            have "batch", whose statistics would include padding frames.
         backbone: Name of a network of `keras.applications` to use instead of `filters`; see `frame_backbone`.
         weights: Weight file of the backbone.
         frozen: Exclude the backbone from training.
@@ -95,6 +96,10 @@ def cnn_rnn(
     check_over_time(rnn=rnn, bidirectional=bidirectional, pooling=pooling)
     if norm not in get_args(Norm):
         raise SettingError(f"norm={norm!r} is not a choice; {did_you_mean(norm, get_args(Norm))}")
+    if norm == "batch" and spec.padded:
+        raise SettingError(
+            "norm='batch' would average over padding frames too; use norm='layer', or clips without padding"
+        )
     if backbone is None:
         if weights is not None or frozen:
             raise SettingError("weights and frozen need a backbone; give one of keras.applications, or leave them out")
