@@ -36,7 +36,7 @@ def prints(clips):
     return Counter(clip.tobytes() for clip in clips)
 
 
-@pytest.mark.parametrize("name", ["tables", "tasks"])
+@pytest.mark.parametrize("name", ["tables", "tasks", "recipes"])
 def test_examples_of_the_benchmark_run(name):
     result = doctest.testmod(import_module(f"benchmarks.learning.{name}"))
     assert result.attempted and not result.failed
@@ -156,3 +156,30 @@ def test_a_training_gives_the_same_result_again():
     data = task.make(seed=5, train=80, test=40)
     first, again = (train(data, task=task, trial=task.trials[1], seed=5) for _ in range(2))
     assert first == again
+
+
+def test_published_figures_on_real_videos_follow_from_the_committed_records():
+    from benchmarks.learning.real import sections
+
+    page = (Path(__file__).parents[1] / "docs" / "learning_results.md").read_text(encoding="utf-8")
+    assert sections() in page
+
+
+def test_the_paired_interval_covers_clips_and_seeds(tmp_path):
+    from benchmarks.learning.lips_words import compare
+
+    rng = np.random.default_rng(0)
+    word = rng.integers(0, 2, 400)
+    right = {"network_1": 0.8, "network_2": 0.6, "svc": 0.5}  # accuracies
+    columns = {name: np.where(rng.random(400) < share, word, 1 - word) for name, share in right.items()}
+    lines = ["id,word,fold," + ",".join(columns)]
+    for row in range(400):
+        lines.append(f"{row},{word[row]},1," + ",".join(str(each[row]) for each in columns.values()))
+    (tmp_path / "p.csv").write_text("\n".join(lines) + "\n")
+    result = compare(tmp_path / "p.csv")
+    exact = {name: float((each == word).mean()) for name, each in columns.items()}
+    mean = (exact["network_1"] + exact["network_2"]) / 2
+    assert result["seeds"] == {"1": exact["network_1"], "2": exact["network_2"]}
+    assert result["difference"][0] == pytest.approx(mean - exact["svc"])
+    _, low, high = result["difference"]
+    assert low < exact["network_2"] - exact["svc"] < exact["network_1"] - exact["svc"] < high  # either seed alone

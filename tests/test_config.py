@@ -26,7 +26,8 @@ def test_a_small_file_is_filled_with_defaults():
     assert settings.frame == Frame(height=64, width=48, channels=1)
     assert settings.sampler == Natural()
     assert settings.transforms == ()
-    assert settings.model.name == "cnn_rnn"
+    assert settings.model.name == settings.train.epochs == settings.train.learning_rate == "auto"
+    assert parse({**table(), "model": {"units": 4}}).model.name == "cnn_rnn"
     assert settings.data.split.group == "patient"
 
 

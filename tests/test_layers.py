@@ -69,11 +69,11 @@ ORDER = {
         parts norm over_time spacetime pretrained_backbones cnn_rnn heads feature_rnn torch_layer pretrained
         torchvision_weights cnn3d autoencoder reference
     """,
-    "config": "settings toml lines group_candidates starter_clips starter",
+    "config": "settings toml lines group_candidates recipe starter_clips starter_training starter",
     "training": """
-        run keras_module weights predictions losses network batches distributed ranks callbacks threads checkpoint
-        logging setup doubts saliency worst_cases sample_images finish baseline_models baselines fit evaluate folds pace
-        frame_encoder features_journal encode export
+        auto run keras_module weights predictions losses network batches distributed ranks callbacks threads checkpoint
+        stopping logging setup doubts saliency worst_cases sample_images finish baseline_models baselines fit evaluate
+        folds pace frame_encoder features_journal encode export
     """,
     "jobs": "parts records files versions scan pack encode predict merge on_ray",
     "reports": """

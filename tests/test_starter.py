@@ -55,8 +55,11 @@ def test_every_line_has_its_reason_and_the_whole_parses():
     assert list(table)[:6] == ["data", "clip", "frame", "transforms", "sampler", "feed"]
     assert table["clip"] == {"frames": 16, "stride": 2, "position": "random"}
     assert "1.2 s at 25 Hz" in text
-    assert table["frame"] == {"height": 96, "width": 96, "channels": 1, "fit": "crop", "dtype": "uint8"}
-    assert table["model"]["name"] == "cnn_rnn"
+    assert table["frame"] == {"height": 64, "width": 64, "channels": 1, "fit": "crop", "dtype": "uint8"}
+    assert table["model"] == {"name": "cnn3d", "dropout": 0.2}
+    assert table["train"]["learning_rate"] == 3e-3 and "label_smoothing" not in table["train"]
+    assert "mixing" not in table["feed"]
+    assert table["train"]["monitor"] == "loss", "6 patients of validation choose no epoch"
     steps = table["train"]["epochs"] * -(-36 // table["feed"]["batch_size"])
     assert table["train"]["epochs"] == 100 or 1500 <= steps < 1700
 
@@ -98,8 +101,12 @@ def test_cycles_are_taken_whole_and_short_videos_are_padded():
 def test_frames_follow_the_files():
     wide = scanned(patient=PATIENTS, age=AGES, height=480, width=640)
     table, text = table_of(wide)
-    assert table["frame"] == {"height": 112, "width": 144, "channels": 1, "fit": "crop", "dtype": "uint8"}
-    assert "480 x 640" in text
+    assert table["frame"] == {"height": 64, "width": 80, "channels": 1, "fit": "crop", "dtype": "uint8"}
+    assert "480 x 640" in text and "36 training videos are few" in text
+    ages = [float(row % 50) for row in range(800)]
+    many = scanned(rows=800, patient=[str(row) for row in range(800)], age=ages, height=480, width=640)
+    table, text = table_of(many)
+    assert (table["frame"]["height"], table["frame"]["width"]) == (112, 144) and "dropout" not in table["model"]
     mixed = scanned(patient=PATIENTS, age=AGES, height=[200] * 30 + [400] * 30, width=300)
     table, text = table_of(mixed)
     assert table["frame"]["fit"] == "pad"
@@ -107,7 +114,9 @@ def test_frames_follow_the_files():
     tiny = scanned(patient=PATIENTS, age=AGES, height=10, width=12)
     table, _ = table_of(tiny)
     assert table["frame"]["height"] == 16
-    assert len(table["model"]["filters"]) == 3
+    assert table["model"]["name"] == "cnn3d"
+    pair = scanned(patient=PATIENTS, age=AGES, frames=2, height=40, width=40)
+    assert table_of(pair)[0]["model"] == {"name": "cnn_rnn", "filters": [16, 32, 64], "dropout": 0.2}
 
 
 def stored(kind, *, bits, window=None, low=None, high=None):
@@ -168,6 +177,7 @@ def test_labels_choose_task_and_sampler():
     assert (table["data"]["task"], table["data"]["classes"]) == ("binary", ["covid", "regular"])
     assert table["sampler"]["name"] == "BalancedClasses"
     assert "'regular', is the positive one" in text
+    assert table["train"]["label_smoothing"] == 0.1 and table["feed"]["mixing"] == {"name": "MixUp", "alpha": 0.2}
     table, _ = table_of(scanned(patient=PATIENTS, kind=["a", "b", "c"] * 20), target="kind")
     assert (table["data"]["task"], table["sampler"]["name"]) == ("multiclass", "Natural")
     table, _ = table_of(scanned(patient=PATIENTS, sick=[row % 2 for row in range(60)]), target="sick")
@@ -227,9 +237,11 @@ def test_features_are_read_by_a_network_for_them():
     labels = {"patient": PATIENTS, "age": AGES, "encoded_from": ["cnn_rnn of a, weights 0, frames 48x48x1"] * 60}
     table, text = table_of(scanned(height=1, width=64, bits=32, **labels))
     assert table["frame"] == {"height": 1, "width": 64, "channels": 1, "fit": "none", "dtype": "float32"}
-    assert table["model"]["name"] == "feature_rnn"
+    assert table["clip"]["position"] == "spread" and table["model"]["name"] == "ordered"
     assert "transforms" not in table
     assert "features of cnn_rnn of a" in text
+    table, _ = table_of(scanned(height=1, width=64, bits=32, frames=[20 + row for row in range(60)], **labels))
+    assert table["clip"]["position"] == "random" and table["model"]["name"] == "attentive"
 
 
 def test_rows_without_a_part_of_the_runs_are_left_out():

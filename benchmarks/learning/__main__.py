@@ -27,6 +27,7 @@ from benchmarks.balance.__main__ import add, read
 def main() -> int:
     """Run the missing trainings, print the tables, and return 1 if a score is outside its bound, else 0."""
     os.environ.setdefault("KERAS_BACKEND", "torch")
+    from benchmarks.learning.real import sections
     from benchmarks.learning.tables import failed, tables
     from benchmarks.learning.tasks import DEMO, DEMO_SEED, TASKS
 
@@ -52,7 +53,7 @@ def main() -> int:
     text = tables(records)
     print(text)
     if arguments.write:
-        arguments.write.write_text(f"{HEAD}\n\n{text}\n", encoding="utf-8")
+        arguments.write.write_text(f"{HEAD}\n\n{text}\n\n{sections()}\n", encoding="utf-8")
     failures = failed(records)
     for line in failures:
         print(f"OUT OF BOUNDS: {line}", file=sys.stderr)
@@ -66,8 +67,8 @@ networks with all inputs are compared with networks that lack one. `python -m be
 writes this page. Numbers are those of the test part; with several seeds their mean (minimum to maximum), each with
 other data and other initial weights.
 
-The tasks are easy by design: they show that the inputs of a network reach its output, and that information outside its
-inputs does not. They are no evidence for real videos."""
+The first tasks are easy by design: they show that the inputs of a network reach its output, and that information
+outside its inputs does not. They are no evidence for real videos; the last two sections are about those."""
 
 
 def done(records: list[dict[str, Any]], task: str, trial: str, *, seed: int, settings: str) -> bool:

@@ -6,6 +6,7 @@ import pickle
 import sys
 import types
 
+import keras
 import numpy as np
 import pytest
 import torch
@@ -61,6 +62,16 @@ def clip_network():
 
 
 @encoder_function
+def of_keras():
+    layers = [
+        keras.layers.Conv2D(4, 3, strides=2, kernel_initializer=keras.initializers.HeNormal(seed=3)),
+        keras.layers.BatchNormalization(),  # with the statistics of a batch it would give other features
+        keras.layers.GlobalAveragePooling2D(),
+    ]
+    return keras.Sequential([keras.Input((32, 32, 3)), *layers]), Preprocessing(height=32, width=32, mean=MEAN, std=STD)
+
+
+@encoder_function
 def of_maps():
     return torch.nn.Conv2d(3, 4, 3), Preprocessing(height=32, width=32)
 
@@ -73,7 +84,7 @@ def unmarked():
 def networks(monkeypatch):
     """This module under a name of its own, as a user's module would have."""
     module = types.ModuleType("my_networks")
-    for each in (frame_network, clip_network, of_maps, unmarked):
+    for each in (frame_network, clip_network, of_keras, of_maps, unmarked):
         setattr(module, each.__name__, each)
     monkeypatch.setitem(sys.modules, "my_networks", module)
 
@@ -92,6 +103,17 @@ def test_a_feature_per_frame_of_an_own_network(videos, tmp_path):
         np.testing.assert_allclose(stored[:, 0], network(x).detach().numpy(), atol=1e-5)
     assert rows.notes["encoder"]["sha256"] == load_encoder("python:my_networks:frame_network").sha256
     assert encode(videos, out=tmp_path / "f", encoder=encoder).num_reused == 3
+
+
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="the encoders run in PyTorch")
+def test_a_keras_model_of_the_user_gets_channels_last(videos, tmp_path):
+    encoder = pretrained_encoder("python:my_networks:of_keras", device="cpu")
+    result = encode(videos, out=tmp_path / "f", encoder=encoder)
+    network, _ = of_keras()
+    rows = Manifest.read(result.path)
+    for row in range(3):
+        x = ((np.load(videos.path_of(row)) / 255.0 - MEAN) / STD).astype(np.float32)
+        np.testing.assert_allclose(np.load(rows.path_of(row))[:, 0], network.predict(x, verbose=0), atol=1e-5)
 
 
 def test_a_feature_per_window_with_its_time_and_a_clip_selects_by_it(videos, tmp_path):

@@ -51,7 +51,7 @@ def test_the_default_network_is_what_it_was():
         {},
         {"pooling": "attention"},
         {"rnn": "lstm", "bidirectional": True, "pooling": "attention"},
-        {"rnn": "none"},
+        {"rnn": "none", "norm": "layer"},
     ],
     ids=["default", "attention", "bidirectional", "none"],
 )
@@ -169,6 +169,8 @@ def test_the_seed_fixes_the_first_weights():
         ({"task": "clip"}, {}, "use the autoencoder"),
         ({}, {"rnn": "gro"}, "did you mean 'gru'"),
         ({}, {"pooling": "max"}, "pooling='max'"),
+        ({}, {"norm": "lawyer"}, "did you mean 'layer'"),
+        ({"padded": True}, {"norm": "batch"}, "use norm='layer', or clips without padding"),
         ({}, {"encoders": "owned"}, "did you mean 'own'"),
         ({}, {"rnn": "none", "bidirectional": True}, "leave it out"),
         ({}, {"weights": "x.h5"}, "give one of keras.applications"),
@@ -180,6 +182,14 @@ def test_the_seed_fixes_the_first_weights():
 def test_what_cannot_fit_is_refused(change, options, message):
     with pytest.raises(SettingError, match=message):
         cnn_rnn(dataclasses.replace(SPEC, **change), **options)
+
+
+def test_batch_norm_gives_frames_the_statistics_of_the_batch():
+    model = cnn_rnn(SPEC, filters=(4, 8), norm="batch")
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(norms) == 2
+    model(clips_of(SPEC), training=True)
+    assert all(np.any(keras.ops.convert_to_numpy(each.moving_mean) != 0) for each in norms)
 
 
 JAX_STEP = """

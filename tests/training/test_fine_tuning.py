@@ -19,6 +19,7 @@ from cinefeed.models import pretrained
 from cinefeed.models.torch_layer import PretrainedEncoder
 from cinefeed.training.encode import encode
 from cinefeed.training.evaluate import evaluate, load_model
+from cinefeed.training.export import export
 from cinefeed.training.fit import train
 from cinefeed.training.frame_encoder import encoder_of_run
 from cinefeed.training.network import LayerwiseAdam, build_model, learning_rate_factors
@@ -67,10 +68,16 @@ def clips():
     return Clips(), Preprocessing(height=16, width=16, frames=2)
 
 
+@encoder_function
+def keras_model():
+    layers = [keras.Input((16, 16, 3)), keras.layers.GlobalAveragePooling2D()]
+    return keras.Sequential(layers), Preprocessing(height=16, width=16)
+
+
 @pytest.fixture(autouse=True)
 def networks(monkeypatch):
     module = types.ModuleType("fine_networks")
-    module.frames, module.clips = frames, clips
+    module.frames, module.clips, module.keras_model = frames, clips, keras_model
     monkeypatch.setitem(sys.modules, "fine_networks", module)
 
 
@@ -172,6 +179,20 @@ def test_the_features_of_a_tuned_run_can_be_encoded(settings_for, tmp_path):
     pixels = np.load(tmp_path / "0.npy")
     expected = keras.ops.convert_to_numpy(tuned(pixels))
     np.testing.assert_allclose(np.load(result.path.parent / "0.npy.npy")[:, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("format", ["keras", "onnx"])
+def test_a_tuned_run_is_exported_with_its_scores(settings_for, format):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    folder = train(settings_for(epochs=2, unfreeze_epoch=1)).folder
+    exported = export(folder, format=format)  # compares the scores of the file with those of the run
+    assert exported.path.is_file() and exported.clips > 0 and exported.difference < 1e-3
+
+
+def test_a_keras_model_is_not_fine_tuned(settings_for):
+    with pytest.raises(SettingError, match="is a Keras model, and fine-tuning needs a torch"):
+        train(settings_for(model={"encoder": "python:fine_networks:keras_model"}))
 
 
 def test_lower_blocks_have_lower_learning_rates(settings_for):

@@ -6,6 +6,7 @@ import sys
 
 import keras
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,6 +18,7 @@ from cinefeed.training import fit
 from cinefeed.training.evaluate import evaluate, predict
 from cinefeed.training.fit import train
 from cinefeed.training.run import check_out, read_run
+from cinefeed.training.stopping import choose_patience
 
 RUN_FILES = (
     "settings.toml versions.json manifest.parquet spec.json labels.json clips.npz flow.json balance.json history.csv "
@@ -264,6 +266,45 @@ def test_it_stops_when_nothing_improves(path):
     result = train(settings)
     assert result.epochs < 30
     assert result.stopped == "val_loss did not improve for 1 epochs"
+
+
+def test_an_improvement_must_be_large_enough(path):
+    settings = settings_for(path, train={"epochs": 30, "patience": 2, "min_improvement": 1e9, "reduce_lr_patience": 0})
+    result = train(settings)
+    assert result.epochs == 3
+    assert result.stopped == "val_loss did not improve by more than 1e+09 for 2 epochs"
+
+
+@pytest.mark.parametrize(
+    ("options", "units", "patience", "note"),
+    [
+        ({}, 30, 10, ""),
+        (
+            {},
+            29,
+            0,
+            "no early stopping: the validation part has 29 values of 'patient', fewer than 30, so that val_loss",
+        ),
+        ({"schedule": "cosine"}, 30, 0, ""),
+        ({"monitor": "loss"}, 29, 10, ""),
+        ({"patience": 4}, 29, 4, "early stopping (patience = 4) follows its noise"),
+        ({"patience": 0}, 29, 0, ""),
+    ],
+)
+def test_a_small_validation_part_stops_nothing_unless_told_to(options, units, patience, note):
+    settings = parse(
+        {
+            "data": {"manifest": "m", "target": "y", "split": {"group": "patient"}},
+            "frame": {"height": 8, "width": 8},
+            "train": {"out": "r", "schedule": "plateau", **options},
+        }
+    )
+    val = Manifest.from_table(
+        pa.table({"path": [f"{n}.npy" for n in range(60)], "patient": [n % units for n in range(60)]})
+    )
+    chosen, line = choose_patience(settings, val)
+    assert chosen == patience
+    assert note in line and bool(note) == bool(line)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from cinefeed.core.errors import SettingError
 from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.models import ClipLoss
-from cinefeed.training.network import build_model, compile_model, loss_for
+from cinefeed.training.network import LayerwiseAdam, build_model, compile_model, loss_for
 
 
 def settings_for(*, train=None, model=None):
@@ -17,8 +17,8 @@ def settings_for(*, train=None, model=None):
         {
             "data": {"manifest": "m", "target": "y", "split": {"group": False}},
             "frame": {"height": 70, "width": 70, "channels": 1},
-            "model": model or {},
-            "train": {"out": "unused", **(train or {})},
+            "model": model or {"name": "cnn_rnn"},
+            "train": {"out": "unused", "epochs": 20, "learning_rate": 1e-3, **(train or {})},
         }
     )
 
@@ -155,3 +155,55 @@ def test_a_cosine_falls_to_nothing():
     rate = model.optimizer._learning_rate
     assert float(rate(0)) == pytest.approx(1e-3)
     assert float(rate(10)) == pytest.approx(0.0, abs=1e-9)
+
+
+CLASSES = ("a", "b", "c")
+
+
+def test_label_smoothing_is_that_of_keras_for_numbers_and_shares():
+    settings = settings_for(train={"label_smoothing": 0.3})
+    p = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], np.float32)
+    shares = np.eye(3, dtype=np.float32)[[0, 2]]
+    expected = float(keras.losses.CategoricalCrossentropy(label_smoothing=0.3)(shares, p))
+    loss = loss_for(settings, spec_for("multiclass", classes=CLASSES))
+    assert float(loss(np.array([0, 2]), p)) == pytest.approx(expected)
+    assert float(loss(shares, p)) == pytest.approx(expected)
+    binary = loss_for(settings, spec_for("binary", classes=("a", "b")))
+    assert float(binary(np.ones((1, 1)), np.full((1, 1), 0.85))) == pytest.approx(0.4227, abs=1e-4)  # least at 0.85
+
+
+@pytest.mark.parametrize(
+    ("train", "task", "classes", "reason"),
+    [
+        ({}, "regression", (), "no target has classes"),
+        ({"loss": "focal"}, "multiclass", CLASSES, "the loss is 'focal'"),
+    ],
+)
+def test_label_smoothing_is_for_cross_entropy(train, task, classes, reason):
+    settings = settings_for(train={"label_smoothing": 0.1, **train})
+    with pytest.raises(SettingError, match=rf"label_smoothing = 0.1 is for cross-entropy, and {reason}"):
+        loss_for(settings, spec_for(task, classes=classes))
+
+
+def test_weight_decay_shrinks_weights_alone():
+    model = build_model(settings_for(model={"norm": "batch"}), spec_for())
+    compile_model(model, settings_for(train={"weight_decay": 0.5, "learning_rate": 0.1}), spec_for(), steps=1)
+    weights = model.trainable_variables
+    before = [np.array(keras.ops.convert_to_numpy(each)) for each in weights]
+    model.optimizer.build(weights)
+    model.optimizer.apply([keras.ops.zeros_like(each) for each in weights])
+    shrunk = {}
+    for old, variable in zip(before, weights, strict=True):
+        new = keras.ops.convert_to_numpy(variable)
+        factor = 1.0 if variable.name in ("bias", "gamma", "beta") else 0.95
+        np.testing.assert_allclose(new, factor * old, rtol=1e-6)
+        shrunk[variable.name] = factor
+    assert shrunk["kernel"] == 0.95 and shrunk["bias"] == shrunk["gamma"] == 1.0
+
+
+def test_weight_decay_has_the_rate_of_the_layer():
+    variables = [keras.Variable(np.ones(2, np.float32), name=name) for name in ("low", "high")]
+    optimizer = LayerwiseAdam(0.1, {id(variables[0]): 0.5}, weight_decay=0.5)
+    optimizer.build(variables)
+    optimizer.apply([keras.ops.zeros((2,))] * 2)
+    assert [float(keras.ops.convert_to_numpy(each)[0]) for each in variables] == pytest.approx([0.975, 0.95])

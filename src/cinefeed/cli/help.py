@@ -23,7 +23,9 @@ _PANELS: dict[str, dict[str, str]] = {
     "train": {name: f"{options} out" if name.startswith("Required") else options for name, options in _FLOW.items()}
     | {
         "Model": "model precision threads",
-        "Training": "epochs learning_rate schedule loss patience folds",
+        "Training": """
+            epochs learning_rate schedule warmup_epochs weight_decay label_smoothing loss patience min_improvement folds
+        """,
         "Evaluation": "threshold metrics no_baselines",
         "Output": "overwrite tensorboard as_json help",
     },

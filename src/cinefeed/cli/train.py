@@ -49,7 +49,15 @@ def train(
     ] = None,
     threads: Annotated[str | None, typer.Option(help="Number of CPU threads of the network, or auto.")] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after this number of epochs without improvement; 0: never.")
+        str | None, typer.Option(help="Stop after this number of epochs without improvement; 0: never; or auto.")
+    ] = None,
+    min_improvement: Annotated[
+        float | None, typer.Option(help="Least improvement that counts for --patience, in the unit of the monitor.")
+    ] = None,
+    warmup_epochs: Annotated[int | None, typer.Option(help="Epochs over which the learning rate rises from 0.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay: AdamW in place of Adam.")] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(help="Share of each class label that is moved to all classes, such as 0.1.")
     ] = None,
     folds: Annotated[
         int | None, typer.Option(help="Number of folds of a cross-validation by group, in place of a single run.")
@@ -75,8 +83,12 @@ def train(
         "schedule": schedule,
         "loss": loss,
         "precision": precision,
-        "threads": threads if threads is None or not threads.isdigit() else int(threads),
-        "patience": patience,
+        "threads": _number(threads),
+        "patience": _number(patience),
+        "min_improvement": min_improvement,
+        "warmup_epochs": warmup_epochs,
+        "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing,
         "tensorboard": tensorboard or None,
         "folds": folds,
     }
@@ -114,6 +126,10 @@ def train(
             raise
     if rank == 0:
         finish(result, as_json=as_json)
+
+
+def _number(text: str | None) -> int | str | None:
+    return text if text is None or not text.lstrip("-").isdigit() else int(text)
 
 
 def lacks_page(settings: Settings) -> bool:

@@ -98,10 +98,18 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSettings:
-    """The network: a name in cinefeed.models, or of a plug-in, and its keyword arguments."""
+    """The network: a name in cinefeed.models, or of a plug-in, and its keyword arguments.
 
-    name: str = "cnn_rnn"
+    "auto" chooses it, and its options, from the size of the clips and the number of training videos
+    (cinefeed.config.recipe); options without a name are those of cnn_rnn.
+    """
+
+    name: str = "auto"
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name == "auto" and self.options:
+            object.__setattr__(self, "name", "cnn_rnn")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,26 +125,36 @@ class TrainSettings:
     targets the setting applies to those whose kind it fits. `class_weights = "balanced"` weights each row by the
     inverse frequency of its class among the training labels.
 
-    The size of Adam's steps does not depend on the scale of the loss, so one `learning_rate` suits ejection fractions
-    of 60 and word starts of 0.6. It rises over `warmup_epochs`; then with schedule "plateau" it is multiplied by
-    `reduce_lr_factor` after `reduce_lr_patience` epochs without improvement, with "cosine" it decreases to 0, with
-    "constant" it does not change. `clip_norm` is the maximum norm of all gradients together; 0: no maximum. A backbone
-    that is `frozen` at the start ([model]) is trained with the rest after `unfreeze_epoch` epochs, with
-    `unfreeze_learning_rate`. With `layer_decay` below 1, the rate of each block of a pretrained encoder is that factor
-    times the rate of the block after it.
+    With `epochs = "auto"` a training has about 1,500 steps, and 10 to 100 epochs; `learning_rate = "auto"` is that of
+    the network: 3e-3 for cnn3d, 1e-3 for most others. The size of Adam's steps does not depend on the scale of the
+    loss, so one rate suits ejection fractions of 60 and word starts of 0.6. It rises over `warmup_epochs`; then with
+    schedule "plateau" it is multiplied by `reduce_lr_factor` after `reduce_lr_patience` epochs without improvement,
+    with "cosine" it decreases to 0, with "constant" it does not change.
+
+    `clip_norm` is the maximum norm of all gradients together; 0: no maximum. A backbone that is `frozen` at the start
+    ([model]) is trained with the rest after `unfreeze_epoch` epochs, with `unfreeze_learning_rate`. With `layer_decay`
+    below 1, the rate of each block of a pretrained encoder is that factor times the rate of the block after it.
 
     `threads` is the number of CPU threads of the network, with Keras on torch: "auto" is one for a small network and
     one per core for others, or the value of OMP_NUM_THREADS. It is stored with the run, because it may change the last
     bits of a loss.
 
-    `patience`, `reduce_lr_patience` and `f1_zero_patience` count epochs; 0 turns each off. The last one monitors
-    `val_f1`, which exists for a single target with classes only. `tensorboard` also writes the curves for TensorBoard.
-    `folds` is the number of folds of a cross-validation by group; 0 trains a single run.
+    `weight_decay` above 0 makes the optimiser AdamW: all weights but biases and those of normalisation shrink each step
+    by this share of the learning rate. `label_smoothing` moves this share of each class label to all classes alike, for
+    cross-entropy; losses of validation are smoothed too.
+
+    `patience`, `reduce_lr_patience` and `f1_zero_patience` count epochs; 0 turns each off. An epoch without an
+    improvement of `monitor` by more than `min_improvement`, in its own unit, counts for `patience`. "auto" is 10, but 0
+    with the schedule "cosine", which needs all epochs, and on a validation part of fewer than 30 units, whose noise
+    would stop the training. `f1_zero_patience` monitors `val_f1`, which exists for a single target with classes only.
+
+    `tensorboard` also writes the curves for TensorBoard. `folds` is the number of folds of a cross-validation by group;
+    0 trains a single run.
     """
 
     out: str
-    epochs: int = 20
-    learning_rate: float = 1e-3
+    epochs: int | Literal["auto"] = "auto"
+    learning_rate: float | Literal["auto"] = "auto"
     schedule: Literal["plateau", "cosine", "constant"] = "plateau"
     warmup_epochs: int = 0
     loss: Literal["auto", "mse", "rmse", "mae", "huber", "cross_entropy", "focal"] = "auto"
@@ -144,11 +162,14 @@ class TrainSettings:
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     threads: int | Literal["auto"] = "auto"
     clip_norm: float = 0.0
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
     unfreeze_epoch: int = 0
     unfreeze_learning_rate: float = 1e-4
     layer_decay: float = 1.0
     monitor: str = "val_loss"
-    patience: int = 10
+    patience: int | Literal["auto"] = "auto"
+    min_improvement: float = 0.0
     reduce_lr_patience: int = 4
     reduce_lr_factor: float = 0.5
     f1_zero_patience: int = 10
@@ -157,20 +178,28 @@ class TrainSettings:
     folds: int = 0
 
     def __post_init__(self) -> None:
-        _need(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _need(self.epochs == "auto" or self.epochs >= 1, "epochs", self.epochs, "at least 1, or 'auto'")
         _need(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0 (a single run) or at least 2")
         _need(self.threads == "auto" or self.threads >= 1, "threads", self.threads, "1 or more, or 'auto'")
         for name in ("learning_rate", "unfreeze_learning_rate"):
             rate = getattr(self, name)
-            _need(bool(np.isfinite(rate)) and rate > 0, name, rate, "a positive number")
+            _need(rate == "auto" or (bool(np.isfinite(rate)) and rate > 0), name, rate, "a positive number")
         _need(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0 and at most 1")
         _need(0 < self.reduce_lr_factor < 1, "reduce_lr_factor", self.reduce_lr_factor, "between 0 and 1")
-        for name in ("patience", "reduce_lr_patience", "f1_zero_patience"):
+        _need(
+            self.patience == "auto" or self.patience >= 0,
+            "patience",
+            self.patience,
+            "'auto', 0 (off) or a number of epochs",
+        )
+        for name in ("reduce_lr_patience", "f1_zero_patience"):
             _need(getattr(self, name) >= 0, name, getattr(self, name), "0 (off) or a number of epochs")
+        _need(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "0 (off) or a share below 1")
         for name in ("warmup_epochs", "unfreeze_epoch"):
             value = getattr(self, name)
-            _need(0 <= value < self.epochs, name, value, f"0 (off) or a number of epochs below epochs = {self.epochs}")
-        for name in ("clip_norm", "save_minutes"):
+            is_below = self.epochs == "auto" or value < self.epochs
+            _need(value >= 0 and is_below, name, value, f"0 (off) or a number of epochs below epochs = {self.epochs}")
+        for name in ("clip_norm", "weight_decay", "min_improvement", "save_minutes"):
             value = getattr(self, name)
             _need(bool(np.isfinite(value)) and value >= 0, name, value, "0 (off) or a positive number")
 

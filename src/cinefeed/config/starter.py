@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from cinefeed.config.group_candidates import group_candidates
 from cinefeed.config.lines import Setting, comment, toml_key
 from cinefeed.config.starter_clips import clip_settings, feature_settings, frame_settings
+from cinefeed.config.starter_training import training_settings
 from cinefeed.config.toml import parse
 from cinefeed.core.errors import CinefeedError, LabelError, SettingError, SplitError, TableError
 from cinefeed.core.text import count_having, format_count
@@ -23,7 +24,6 @@ from cinefeed.data.split_summary import unseen_classes
 
 Group = str | Literal[False] | None
 
-_STEPS = 1500  # enough for the demo and the small real data sets
 _IMBALANCE = 1.5  # ratio of the most frequent to the rarest class, from which classes are balanced
 _SKEW = 0.4  # share of the rows in one fifth of the label range, from which numbers are balanced: twice an equal share
 _MAX_REPEATS = 10  # of a row in an epoch; the balance report warns from there on
@@ -107,7 +107,16 @@ def starter(
         *([] if features else _transforms(frame)),
         Setting(name="[sampler]"),
         *_sampler(parts.train, target=target, classes=classes),
-        *_training(parts, frame, features=bool(features), out=out, folds=folds),
+        *training_settings(
+            parts,
+            frame=frame,
+            clip=clip,
+            classes=classes,
+            features=bool(features),
+            out=out,
+            folds=folds,
+            units=pc.count_distinct(parts.val.column(group or "id")).as_py(),
+        ),
         *_evaluate(clip, group),
     ]
     head = comment(f"For {Path(path).name}, by 'cinefeed init'. Each value is a first guess, followed by its reason.")
@@ -317,41 +326,6 @@ def _sampler(train: Manifest, *, target: str, classes: Sequence[str]) -> list[Se
             )
         )
     return lines
-
-
-def _training(parts: Parts, frame: Sequence[Setting], *, features: bool, out: str | Path, folds: int) -> list[Setting]:
-    count = len(parts.train)
-    batch = next(size for size in (32 if features else 16, 16, 8, 4, 2, 1) if size == 1 or count >= 4 * size)
-    batches = -(-count // batch)
-    epochs = int(np.clip(-(-_STEPS // batches), 10, 100))
-    why = "a GRU over the features" if features else "a CNN for each frame, then a GRU: fast, and sensitive to motion"
-    side = min(frame[0].value, frame[1].value)
-    name = Setting(name="name", value="feature_rnn" if features else "cnn_rnn", why=why)
-    return [
-        Setting(name="[feed]"),
-        Setting(name="batch_size", value=batch, why=f"{count} training videos make {batches} batches"),
-        Setting(name="seed", value=0, why="of clips, transforms, order and first weights"),
-        Setting(name="workers", value="auto", why="one per core"),
-        Setting(name="[model]"),
-        name,
-        Setting(name="dropout", value=0.2 if count < 500 else 0.0, why=f"{'few' if count < 500 else 'enough'} videos"),
-        *(
-            []
-            if features or side >= 64
-            else [Setting(name="filters", value=[16, 32, 64], why=f"frames of {side} are small")]
-        ),
-        Setting(name="[train]"),
-        Setting(name="out", value=str(out), why="the run folder"),
-        *(
-            [Setting(name="folds", value=folds, why="a cross-validation by group: each video is tested once")]
-            if folds
-            else []
-        ),
-        Setting(name="epochs", value=epochs, why=f"about {epochs * batches} steps"),
-        Setting(name="learning_rate", value=1e-3, why="of Adam, independent of the unit of labels"),
-        Setting(name="schedule", value="cosine", why="down to 0 at the last epoch"),
-        Setting(name="patience", value=0, why="the schedule needs all epochs; the best weights are kept"),
-    ]
 
 
 def _evaluate(clip: Sequence[Setting], group: Group) -> list[Setting]:

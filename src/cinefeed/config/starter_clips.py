@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.config.lines import Setting
+from cinefeed.config.recipe import FEW_VIDEOS
 from cinefeed.core.text import format_count
 from cinefeed.data.manifest.encoded import encoded_from
 from cinefeed.data.manifest.manifest import Manifest
@@ -16,7 +17,7 @@ from cinefeed.video.clips import window_of
 _MAX_OPENED = 24  # videos whose pixels are read
 _COLOURED_PIXELS, _COLOURED_VIDEOS = 0.001, 0.1  # shares above which a video, and the data, are in colour
 _MIXED_RATES = 1.1  # ratio of the highest to the lowest rate, from which clips are cut by time
-_CLIP_FRAMES, _SIDE, _HALVINGS = 16, 112, 4  # for cnn_rnn: four convolutions with stride 2
+_CLIP_FRAMES, _SIDE, _SMALL_SIDE, _HALVINGS = 16, 112, 64, 4  # the networks have four halvings of a frame
 
 
 def clip_settings(labelled: Manifest) -> list[Setting]:
@@ -99,13 +100,14 @@ def _counts(labelled: Manifest) -> NDArray[np.int64]:
 
 
 def frame_settings(readable: Manifest, labelled: Manifest, train: Manifest) -> list[Setting]:
-    """Return the settings of frames: the median size with at most 112 on the shorter side.
+    """Return the settings of frames: the median size with at most 112 on the shorter side, 64 for few training videos.
 
     Frames are grey if the `readable` videos are, labelled or not, so that the channels do not depend on the target.
     """
     heights, widths = (labelled.column(name).to_numpy() for name in ("height", "width"))
     height, width = float(np.median(heights)), float(np.median(widths))
-    scale = min(1.0, _SIDE / min(height, width))
+    is_few = len(train) < FEW_VIDEOS
+    scale = min(1.0, (_SMALL_SIDE if is_few else _SIDE) / min(height, width))
     factor = 2**_HALVINGS
     size = [max(int(each * scale) // factor * factor, factor) for each in (height, width)]
     if max(height, width) <= 1.2 * min(height, width):
@@ -121,7 +123,13 @@ def frame_settings(readable: Manifest, labelled: Manifest, train: Manifest) -> l
     channels, why_channels = _channels(readable)
     return [
         Setting(name="height", value=size[0], why=f"frames {text}; a multiple of {factor}, for four halvings"),
-        Setting(name="width", value=size[1], why="likewise"),
+        Setting(
+            name="width",
+            value=size[1],
+            why=f"{len(train)} training videos are few: small frames train fast"
+            if is_few and scale < 1
+            else "likewise",
+        ),
         Setting(name="channels", value=channels, why=why_channels),
         Setting(name="fit", value="crop" if is_similar else "pad", why=why_fit),
         *_numbers(labelled, train),

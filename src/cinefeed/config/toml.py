@@ -276,7 +276,7 @@ def _model(table: Any) -> ModelSettings:
     if not isinstance(table, Mapping):
         raise SettingError(f"[model] must be a section with settings, found {table!r}")
     options = {key: value for key, value in table.items() if key != "name"}
-    return ModelSettings(name=_typed(table.get("name", "cnn_rnn"), str, "[model] name"), options=options)
+    return ModelSettings(name=_typed(table.get("name", "auto"), str, "[model] name"), options=options)
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:

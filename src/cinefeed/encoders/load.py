@@ -1,5 +1,7 @@
 """Encoders by name: "torchvision:r2plus1d_18", "timm:vit_small_patch16_224", "transformers:folder", "python:m:f"."""
 
+import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,9 +84,17 @@ def _of_user(place: str):  # type: ignore[no-untyped-def]  # its class is import
     from cinefeed.encoders.torch_encoder import PixelsToFeatures
 
     network, preprocessing = call_user_function(place)
+    keras = sys.modules.get("keras")  # imported, if the network is one of Keras
+    if keras is not None and isinstance(network, keras.Model) and isinstance(preprocessing, Preprocessing):
+        if keras.config.backend() != "torch":
+            raise SettingError(
+                f"'python:{place}' returned a Keras model on {keras.config.backend()}; encoders run in PyTorch: set "
+                "KERAS_BACKEND=torch"
+            )
+        return PixelsToFeatures(network, preprocessing, features=partial(network, training=False), of_keras=True)
     if not isinstance(network, torch.nn.Module) or not isinstance(preprocessing, Preprocessing):
         raise SettingError(
             f"'python:{place}' returned {type(network).__name__} and {type(preprocessing).__name__}; return a "
-            "torch.nn.Module and a cinefeed.encoders.Preprocessing"
+            "torch.nn.Module, or a Keras model, and a cinefeed.encoders.Preprocessing"
         )
     return PixelsToFeatures(network, preprocessing)

@@ -25,12 +25,18 @@ class PixelsToFeatures(torch.nn.Module):
     offset: torch.Tensor
 
     def __init__(
-        self, network: torch.nn.Module, preprocessing: Preprocessing, *, features: Callable[[Any], Any] | None = None
+        self,
+        network: torch.nn.Module,
+        preprocessing: Preprocessing,
+        *,
+        features: Callable[[Any], Any] | None = None,
+        of_keras: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self.preprocessing = preprocessing
         self._features = features  # calls the network and returns its features
+        self.of_keras = of_keras  # a Keras model on the torch backend, which takes channels last
         scale, offset = preprocessing.scale_and_offset()
         self.register_buffer("scale", torch.tensor(scale), persistent=False)
         self.register_buffer("offset", torch.tensor(offset), persistent=False)
@@ -43,8 +49,10 @@ class PixelsToFeatures(torch.nn.Module):
         if self.preprocessing.order == "bgr":
             x = x.flip(-1)
         x = x * self.scale + self.offset
-        first = self.preprocessing.layout == "channels_first" or x.ndim == 4
-        features = (self._features or self.network)(x.movedim(-1, 1 if first else 2))
+        if not self.of_keras:
+            first = self.preprocessing.layout == "channels_first" or x.ndim == 4
+            x = x.movedim(-1, 1 if first else 2)
+        features = (self._features or self.network)(x)
         if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != len(pixels):
             shape = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
             raise SettingError(

@@ -12,9 +12,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def encoder_function(function: Function) -> Function:
     """Mark a function as one that returns an encoder, so that "python:module:function" may call it.
 
-    The function takes no argument and returns a network and its `Preprocessing`: a `torch.nn.Module`, or a Keras model
-    that takes the preprocessed pixels, channels last. Only marked functions are called, because the settings of a run
-    name them, and a run may come from elsewhere.
+    The function takes no argument and returns a network and its `Preprocessing`: a `torch.nn.Module`, or for
+    `cinefeed encode` a Keras model on the torch backend that takes the preprocessed pixels, channels last. Only marked
+    functions are called, because the settings of a run name them, and a run may come from elsewhere.
 
     >>> from cinefeed.encoders import Preprocessing
     >>> @encoder_function

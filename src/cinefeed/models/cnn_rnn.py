@@ -1,15 +1,16 @@
 """A network of a CNN shared by all frames and a recurrent layer over time."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
 from keras import layers
 
 from cinefeed.core.arguments import check_arguments
-from cinefeed.core.errors import SettingError
+from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.feed.labels import FeedSpec
+from cinefeed.models.norm import BatchNormalization
 from cinefeed.models.over_time import Pooling, Recurrent, check_over_time, over_time
 from cinefeed.models.parts import (
     FEATURES,
@@ -27,12 +28,15 @@ from cinefeed.models.parts import (
 )
 from cinefeed.models.pretrained_backbones import frame_backbone
 
+Norm = Literal["none", "layer", "batch"]
+
 
 @check_arguments()
 def cnn_rnn(
     spec: FeedSpec,
     *,
     filters: Sequence[int] = (16, 32, 64, 64),
+    norm: Norm = "none",
     backbone: str | None = None,
     weights: str | None = None,
     frozen: bool = False,
@@ -65,6 +69,8 @@ def cnn_rnn(
         spec: The spec of the feed.
         filters: Filters of each convolution, all with stride 2 and ReLU: 5x5 for the first, then 3x3. The features of a
             frame are the mean of the last maps.
+        norm: "layer" or "batch" normalisation after each convolution of `filters`, or "none". Clips with padding cannot
+            have "batch", whose statistics would include padding frames.
         backbone: Name of a network of `keras.applications` to use instead of `filters`; see `frame_backbone`.
         weights: Weight file of the backbone.
         frozen: Exclude the backbone from training.
@@ -88,6 +94,12 @@ def cnn_rnn(
     check_targets(spec)
     check_sizes(filters=filters, units=units, dense=dense, dropout=dropout)
     check_over_time(rnn=rnn, bidirectional=bidirectional, pooling=pooling)
+    if norm not in get_args(Norm):
+        raise SettingError(f"norm={norm!r} is not a choice; {did_you_mean(norm, get_args(Norm))}")
+    if norm == "batch" and spec.padded:
+        raise SettingError(
+            "norm='batch' would average over padding frames too; use norm='layer', or clips without padding"
+        )
     if backbone is None:
         if weights is not None or frozen:
             raise SettingError("weights and frozen need a backbone; give one of keras.applications, or leave them out")
@@ -96,7 +108,7 @@ def cnn_rnn(
 
     def make_encoder(suffix: str) -> Encoder:
         if backbone is None:
-            frame_encoder = _frame_cnn(filters, spec.dtype, seeded)
+            frame_encoder = _frame_cnn(filters, spec.dtype, seeded, norm=norm)
         else:
             frame_encoder = frame_backbone(
                 backbone, spec=spec, weights=weights, frozen=frozen, seeded=seeded, name=f"backbone{suffix}"
@@ -118,7 +130,7 @@ def cnn_rnn(
     return finish(features, inputs, spec, dense=dense, dropout=dropout, seeded=seeded, name="cnn_rnn")
 
 
-def _frame_cnn(filters: Sequence[int], dtype: np.dtype[Any], seeded: Seeded) -> Encoder:
+def _frame_cnn(filters: Sequence[int], dtype: np.dtype[Any], seeded: Seeded, *, norm: Norm) -> Encoder:
     """Return an encoder of frames: convolutions with stride 2, then the mean of the last maps."""
     convolutions = [
         layers.Conv2D(
@@ -126,16 +138,23 @@ def _frame_cnn(filters: Sequence[int], dtype: np.dtype[Any], seeded: Seeded) -> 
             3 if stage else 5,
             strides=2,
             padding="same",
-            activation="relu",
+            activation="relu" if norm == "none" else None,
             kernel_initializer=seeded.initializer("HeNormal"),
         )
         for stage, stage_filters in enumerate(filters)
     ]
 
+    norms: list[Any]  # keras is untyped
+    if norm == "batch":
+        norms = [BatchNormalization(momentum=0.9, epsilon=1e-5) for _ in filters]
+    else:
+        norms = [layers.GroupNormalization(groups=1) if norm == "layer" else None for _ in filters]
+
     def encoder(frames: keras.KerasTensor) -> keras.KerasTensor:
         x = scaled(frames, dtype)
-        for convolution in convolutions:
+        for convolution, normalise in zip(convolutions, norms, strict=True):
             x = convolution(x)
+            x = x if normalise is None else keras.ops.relu(normalise(x))
         return layers.GlobalAveragePooling2D()(x)
 
     return encoder

@@ -227,13 +227,13 @@ def attentive_encoder(
     def encoder(x: keras.KerasTensor) -> keras.KerasTensor:
         ones = keras.ops.ones_like(x[..., 0])  # (batch, frames)
         x = project(normalise(x))
-        x = x if place is None else x + place(keras.ops.cumsum(ones, axis=1) - 1)
+        x = x if place is None else x + place(keras.ops.cumsum(ones, axis=1) - 1.0)
         x = x if drop is None else drop(x)
         if valid is not None:  # a row of padding only attends to all of it
             x = keras.ops.where(keras.ops.expand_dims(valid, -1), x, 0.0)
         for block in blocks:
             x = block(x, x, valid)
-        return keras.ops.squeeze(pool(query(ones[:, :1] - 1), x, valid), axis=1)
+        return keras.ops.squeeze(pool(query(ones[:, :1] - 1.0), x, valid), axis=1)
 
     return encoder
 

@@ -28,6 +28,11 @@ class PretrainedEncoder(keras.layers.Layer):  # type: ignore[misc]  # keras is u
                 "or compute its features first: cinefeed encode"
             )
         network = load_encoder(encoder, weights=weights, sha256=sha256)
+        if network.module.of_keras:
+            raise SettingError(
+                f"{encoder} is a Keras model, and fine-tuning needs a torch.nn.Module; compute its features: cinefeed "
+                "encode"
+            )
         self.encoder, self.weights_path, self.sha256 = encoder, weights, network.sha256
         self.preprocessing = network.preprocessing
         self.network: Any = network.module  # Keras wraps it in a TorchModuleWrapper, which tracks its parameters

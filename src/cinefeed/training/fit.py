@@ -20,9 +20,10 @@ from cinefeed.feed.settings import Shard
 from cinefeed.metrics.display import baseline_lines
 from cinefeed.metrics.predictions import read_predictions
 from cinefeed.models.parts import targets_of
+from cinefeed.training.auto import with_choices
 from cinefeed.training.baselines import keep_baselines
 from cinefeed.training.batches import TrainingSet
-from cinefeed.training.callbacks import BestWeights, StopAtNaN, StopWhenF1StaysZero, WarmUp, WholeSetMetrics, mode_of
+from cinefeed.training.callbacks import BestWeights, StopAtNaN, WarmUp, WholeSetMetrics
 from cinefeed.training.checkpoint import Checkpoint, Paused, stop_on_signals
 from cinefeed.training.distributed import (
     FollowRankZero,
@@ -67,6 +68,7 @@ from cinefeed.training.run import (
 )
 from cinefeed.training.sample_images import keep_pictures
 from cinefeed.training.setup import build_feed, check_labels, choose_rows, keep_flow, make_parts, usable_rows
+from cinefeed.training.stopping import choose_patience, stop_reason, stoppers_for
 from cinefeed.training.threads import VERSIONS, choose_threads, read_threads, restored_threads, use_threads
 from cinefeed.training.weights import check_weights, load_weights
 
@@ -134,6 +136,10 @@ def _train(
         check_same_rows(folder, parts)
     feed = build_feed(settings, parts.train)
     check_labels(feed)
+    settings = with_choices(settings, feed.spec, videos=len(parts.train), batches=len(feed))
+    train_settings = settings.train
+    if first and resumes:
+        check_same(folder, settings)
     whole = Shard(rank=0, world_size=1)  # shared out by score_by_ranks
     val, test = (feed.evaluation(part, clips=1, shard=whole) for part in (parts.val, parts.test))
     _check_monitor(settings, feed)
@@ -149,17 +155,17 @@ def _train(
     ranks_text = f"; {ranks} processes, {feed.global_batch_size} clips a step" if ranks > 1 else ""
     if train_settings.layer_decay < 1:
         learning_rate_factors(model, train_settings.layer_decay)  # raises before anything is written
+    num_epochs = int(train_settings.epochs)
     threads_text = "" if threads is None else f" on {format_count(threads, 'thread')}"
     say(f"{parts}\n{feed.summary()}\n{model.name}: {model.count_params():,} parameters{threads_text}{ranks_text}")
 
     best = BestWeights(folder / WEIGHTS, monitor=train_settings.monitor)
     history = History(folder / "history.csv")
-    stoppers = _stoppers(settings)
-    display = (
-        Progress(metrics=_line_metrics(feed.spec), feed=feed, epochs=train_settings.epochs)
-        if progress and first
-        else None
-    )
+    patience, note = choose_patience(settings, parts.val)
+    if note:
+        say(note)
+    stoppers = stoppers_for(settings, patience=patience)
+    display = Progress(metrics=_line_metrics(feed.spec), feed=feed, epochs=num_epochs) if progress and first else None
     board = TensorBoard(folder / TENSORBOARD) if train_settings.tensorboard and first else None
     log = JsonLines(folder / "log.jsonl")
     metrics_of_all = WholeSetMetrics(val)
@@ -201,7 +207,7 @@ def _train(
                     continue
                 for backbone in backbones:
                     backbone.trainable = stage.unfreeze
-                compile_model(model, settings, feed.spec, steps=train_settings.epochs * len(feed), stage=stage)
+                compile_model(model, settings, feed.spec, steps=num_epochs * len(feed), stage=stage)
                 share_gradients(model)
                 checkpoint.compiled_at = stage.first
                 is_warmed_up = (
@@ -285,7 +291,7 @@ def _train(
         metrics=metrics,
         epochs=epochs,
         best_epoch=best.best_epoch + 1,
-        stopped=_stop_reason(settings, stoppers, epochs=epochs),
+        stopped=stop_reason(settings, stoppers, epochs=epochs),
         seconds=checkpoint.seconds,
         feed_verdict=verdict,
     )
@@ -339,33 +345,6 @@ def _check_monitor(settings: Settings, feed: Feed) -> None:
             f"[train] monitor = {settings.train.monitor!r} is not measured for a {feed.spec.task} task; "
             f"{did_you_mean(settings.train.monitor, choices)}"
         )
-
-
-def _stoppers(settings: Settings) -> list[keras.callbacks.Callback]:
-    """Return the callbacks that stop training early or lower the learning rate, in the order of their calls."""
-    train = settings.train
-    monitor = {"monitor": train.monitor, "mode": mode_of(train.monitor)}
-    stoppers: list[keras.callbacks.Callback] = [StopAtNaN()]
-    if train.f1_zero_patience:
-        stoppers.append(StopWhenF1StaysZero(patience=train.f1_zero_patience))
-    if train.patience:
-        stoppers.append(keras.callbacks.EarlyStopping(patience=train.patience, **monitor))
-    if train.reduce_lr_patience and train.schedule == "plateau":
-        stoppers.append(
-            keras.callbacks.ReduceLROnPlateau(
-                patience=train.reduce_lr_patience, factor=train.reduce_lr_factor, **monitor
-            )
-        )
-    return stoppers
-
-
-def _stop_reason(settings: Settings, stoppers: list[keras.callbacks.Callback], *, epochs: int) -> str:
-    for callback in stoppers:
-        if getattr(callback, "reason", ""):
-            return str(callback.reason)
-        if isinstance(callback, keras.callbacks.EarlyStopping) and callback.stopped_epoch:
-            return f"{settings.train.monitor} did not improve for {settings.train.patience} epochs"
-    return f"all {epochs} epochs are done"
 
 
 def read_result(folder: Path) -> RunResult:

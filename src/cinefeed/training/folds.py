@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cinefeed.config import Settings, SplitSettings, to_table
+from cinefeed.config import Settings, SplitSettings
 from cinefeed.core.errors import SettingError
 from cinefeed.core.locks import FOLDER_LOCK, write_lock
 from cinefeed.data.manifest.encoded import made_by_a_run
@@ -27,6 +27,7 @@ from cinefeed.metrics.assess import flat_metrics
 from cinefeed.metrics.basic import metric_range
 from cinefeed.metrics.predictions import read_predictions
 from cinefeed.metrics.thresholds import RULES
+from cinefeed.training.auto import with_choices
 from cinefeed.training.baselines import gather_baselines
 from cinefeed.training.finish import (
     METRICS,
@@ -43,11 +44,12 @@ from cinefeed.training.run import (
     read_rule_thresholds,
     read_run,
     read_thresholds,
+    setting_differences,
     settings_of_run,
     write_json,
     write_settings,
 )
-from cinefeed.training.setup import check_evaluation, choose_rows, usable_rows
+from cinefeed.training.setup import build_feed, check_evaluation, choose_rows, usable_rows
 
 _OWN = (
     "settings.toml",
@@ -119,6 +121,8 @@ def _train_folds(settings: Settings, *, folds: int, train: Callable[..., object]
     check_evaluation(rows, settings)
     folds_settings, settings = settings, _with_classes(settings, rows)
     manifests = fold_manifests(rows, settings, folds=folds)
+    settings = _with_choices(settings, manifests[0])
+    folds_settings = replace(folds_settings, model=settings.model, train=settings.train)
     runs = [_settings_of(settings, folder, number) for number in range(1, folds + 1)]
     for number, (run, manifest) in enumerate(zip(runs, manifests, strict=True), start=1):
         _check_rows(Path(run.data.manifest), manifest, number=number, overwrite=overwrite)
@@ -179,11 +183,11 @@ def _check_folder(settings: Settings, *, folds: int, overwrite: bool) -> Path:
     summary = json.loads((folder / "folds.json").read_text(encoding="utf-8"))
     if summary["folds"] != folds:
         raise SettingError(f"{folder} holds {summary['folds']} folds, and folds={folds}; choose another folder")
-    saved, current = to_table(settings_of_run(folder)), to_table(settings)
-    differences = [name for name in current if current[name] != saved.get(name)]
+    differences = setting_differences(settings_of_run(folder), settings)
     if differences:
+        sections = dict.fromkeys(f"[{section}]" for section, _ in differences)
         raise SettingError(
-            f"{folder} was started with other settings in {', '.join(f'[{name}]' for name in differences)}; "
+            f"{folder} was started with other settings in {', '.join(sections)}; "
             "choose another folder, or pass --overwrite (overwrite=True)"
         )
     return folder
@@ -211,6 +215,16 @@ def _with_classes(settings: Settings, rows: Manifest) -> Settings:
     if not labels.several:
         return replace(settings, data=replace(data, task=tasks[labels.name], classes=classes.get(labels.name)))
     return replace(settings, data=replace(data, task=tasks, classes=classes))
+
+
+def _with_choices(settings: Settings, fold: Manifest) -> Settings:
+    """Return settings with values in place of "auto", from the training rows of the first fold, for all folds."""
+    train = fold.parts().train
+    feed = build_feed(settings, train)
+    try:
+        return with_choices(settings, feed.spec, videos=len(train), batches=len(feed))
+    finally:
+        feed.close()
 
 
 def fold_manifests(rows: Manifest, settings: Settings, *, folds: int) -> list[Manifest]:

@@ -36,7 +36,7 @@ def encoder_of_run(run: str | Path, *, augmented: bool = False) -> VideoEncoder:
     if len(spec.clip_names) > 1 or not set(ends) <= set(names):
         raise SettingError(
             f"{run} is a {settings.model.name} of {' and '.join(spec.clip_names)}, which has no encoder of the frames "
-            f"of one video; pass a run of cnn_rnn with one view, or --encoder"
+            f"of one video; pass a run of cnn_rnn with one view (--model cnn_rnn), or --encoder"
         )
     frame = settings.frame
     if spec.clip_shape[3] != frame.channels:

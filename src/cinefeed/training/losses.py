@@ -66,6 +66,27 @@ class Focal(keras.losses.Loss):  # type: ignore[misc]  # keras is untyped
         return -keras.ops.sum(shares * keras.ops.square(1 - y_pred) * keras.ops.log(y_pred), axis=-1)
 
 
+@keras.saving.register_keras_serializable(package="cinefeed")
+class SmoothedCrossEntropy(keras.losses.CategoricalCrossentropy):  # type: ignore[misc]  # keras is untyped
+    """Cross-entropy with label smoothing of several classes, for class numbers or class probabilities.
+
+    Keras' SparseCategoricalCrossentropy, which takes class numbers, has no smoothing.
+
+    >>> loss = SmoothedCrossEntropy(label_smoothing=0.2)
+    >>> p = np.array([[0.8, 0.1, 0.1]], np.float32)
+    >>> round(float(loss(np.array([0]), p)), 4), round(float(loss(np.array([[1.0, 0.0, 0.0]], np.float32), p)), 4)
+    (0.5004, 0.5004)
+    """
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the loss of each row, (batch,)."""
+        classes = y_pred.shape[-1]
+        if len(y_true.shape) < len(y_pred.shape) or y_true.shape[-1] != classes:
+            numbers = keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32")
+            y_true = keras.ops.one_hot(numbers, classes, dtype=y_pred.dtype)
+        return super().call(y_true, y_pred)
+
+
 def class_weights(feed: Feed) -> dict[str, NDArray[np.float32]]:
     """Return the weights of classes by target: rows / (number of classes * rows of the class).
 

@@ -18,9 +18,10 @@ from cinefeed.models import ClipLoss
 from cinefeed.models.parts import LATER, targets_of
 from cinefeed.models.torch_layer import PretrainedEncoder
 from cinefeed.training.keras_module import keras
-from cinefeed.training.losses import Focal, RootMeanSquaredError
+from cinefeed.training.losses import Focal, RootMeanSquaredError, SmoothedCrossEntropy
 
 _LOSSES = {"regression": ("mse", "rmse", "mae", "huber"), "classes": ("cross_entropy", "focal")}
+_NOT_DECAYED = ["bias", "gamma", "beta"]  # names of Keras' variables of biases and of normalisation
 _ADVICE = "use cnn_rnn or cnn3d, or for clips the autoencoder"
 
 
@@ -103,12 +104,13 @@ def stages(settings: Settings) -> list[Stage]:
     Each stage has its own optimiser, with new moment estimates, and its own learning rate schedule.
     """
     train = settings.train
+    epochs, rate = int(train.epochs), float(train.learning_rate)
     if not train.unfreeze_epoch:
-        return [Stage(first=0, end=train.epochs, learning_rate=train.learning_rate)]
-    before = Stage(first=0, end=train.unfreeze_epoch, learning_rate=train.learning_rate)
+        return [Stage(first=0, end=epochs, learning_rate=rate)]
+    before = Stage(first=0, end=train.unfreeze_epoch, learning_rate=rate)
     return [
         before,
-        Stage(first=train.unfreeze_epoch, end=train.epochs, learning_rate=train.unfreeze_learning_rate, unfreeze=True),
+        Stage(first=train.unfreeze_epoch, end=epochs, learning_rate=train.unfreeze_learning_rate, unfreeze=True),
     ]
 
 
@@ -140,11 +142,14 @@ def compile_model(
     stage = stages(settings)[0] if stage is None else stage
     rate: Any = stage.learning_rate
     if train.schedule == "cosine":
-        rate = _cosine(settings, stage, steps_per_epoch=max(steps, 1) / train.epochs)
-    options = {"global_clipnorm": train.clip_norm or None}
+        rate = _cosine(settings, stage, steps_per_epoch=max(steps, 1) / int(train.epochs))
+    options = {"global_clipnorm": train.clip_norm or None, "weight_decay": train.weight_decay or None}
     factors = learning_rate_factors(model, train.layer_decay) if train.layer_decay < 1 else {}
+    optimizer = LayerwiseAdam(rate, factors, **options) if factors else keras.optimizers.Adam(rate, **options)
+    if train.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     model.compile(
-        optimizer=LayerwiseAdam(rate, factors, **options) if factors else keras.optimizers.Adam(rate, **options),
+        optimizer=optimizer,
         loss=loss_for(settings, spec),
         loss_weights=_loss_weights(spec, settings),
     )
@@ -160,6 +165,12 @@ class LayerwiseAdam(keras.optimizers.Adam):  # type: ignore[misc]  # keras is un
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable."""
         super().update_step(gradient, variable, learning_rate * self._factors.get(id(variable), 1.0))
+
+    def _apply_weight_decay(self, variables: Any) -> None:  # Keras' own has one rate for all variables
+        for variable in variables:
+            if self.weight_decay and self._use_weight_decay(variable):
+                rate = self.learning_rate * self._factors.get(id(variable), 1.0)
+                variable.assign(variable * (1.0 - self.weight_decay * keras.ops.cast(rate, variable.dtype)))
 
 
 def learning_rate_factors(model: keras.Model, decay: float) -> dict[int, float]:
@@ -207,7 +218,14 @@ def loss_for(settings: Settings, spec: FeedSpec) -> keras.losses.Loss | dict[str
         tasks = ", ".join(sorted({target.task for target in targets}))
         purpose = "a regression" if kind == "regression" else "classes"
         raise SettingError(f"[train] loss = {name!r} is for {purpose}; the task is {tasks!r}: leave it out")
-    losses = {each.name: _loss(each, name if _kind(each) == kind else "auto", soft=spec.soft) for each in targets}
+    smoothing = settings.train.label_smoothing
+    if smoothing and (name == "focal" or not any(target.classes for target in targets)):
+        found = "the loss is 'focal'" if name == "focal" else "no target has classes"
+        raise SettingError(f"[train] label_smoothing = {smoothing} is for cross-entropy, and {found}: leave it out")
+    losses = {
+        each.name: _loss(each, name if _kind(each) == kind else "auto", soft=spec.soft, smoothing=smoothing)
+        for each in targets
+    }
     return losses if spec.targets else losses[spec.target]
 
 
@@ -215,7 +233,7 @@ def _kind(target: TargetSpec) -> str:
     return "classes" if target.classes else target.task
 
 
-def _loss(target: TargetSpec, name: str, *, soft: bool) -> keras.losses.Loss:
+def _loss(target: TargetSpec, name: str, *, soft: bool, smoothing: float) -> keras.losses.Loss:
     if target.task == "clip":
         return ClipLoss()
     if target.task == "regression":
@@ -226,7 +244,9 @@ def _loss(target: TargetSpec, name: str, *, soft: bool) -> keras.losses.Loss:
     if name == "focal":
         return Focal()
     if target.task == "binary":
-        return keras.losses.BinaryCrossentropy()
+        return keras.losses.BinaryCrossentropy(label_smoothing=smoothing)
+    if smoothing:
+        return SmoothedCrossEntropy(label_smoothing=smoothing)
     return keras.losses.CategoricalCrossentropy() if soft else keras.losses.SparseCategoricalCrossentropy()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from cinefeed.config import Settings
 from cinefeed.core.text import format_count, format_duration
 from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.training.auto import with_choices
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.folds import fold_manifests
 from cinefeed.training.keras_module import Logs, keras
@@ -76,9 +77,11 @@ def measure_pace(settings: Settings, *, seconds: float = _SECONDS) -> Pace:
         try:
             balance = class_weights(feed) if train.class_weights == "balanced" else None
             dataset = TrainingSet(feed, class_weights=balance)
+            settings = with_choices(settings, feed.spec, videos=len(parts.train), batches=len(feed))
+            train, num_epochs = settings.train, int(settings.train.epochs)
             model = build_model(settings, feed.spec)
             use_threads(choose_threads(model, feed.spec, setting=train.threads))
-            compile_model(model, settings, feed.spec, steps=train.epochs * len(feed))
+            compile_model(model, settings, feed.spec, steps=num_epochs * len(feed))
             timer = _Timer(seconds)
             epochs = -(-(_MIN_STEPS + 2) // len(feed))
             model.fit(dataset, epochs=epochs, verbose=0, callbacks=[dataset.callback, timer])
@@ -94,14 +97,14 @@ def measure_pace(settings: Settings, *, seconds: float = _SECONDS) -> Pace:
             feed.close()
     epoch_seconds = len(feed) * step_seconds + len(parts.val) * video_seconds
     num_assessed = (len(parts.val) + len(parts.test)) * settings.evaluate.clips
-    run_seconds = train.epochs * epoch_seconds + num_assessed * video_seconds
+    run_seconds = num_epochs * epoch_seconds + num_assessed * video_seconds
     return Pace(
         steps=len(timer.times),
         step_seconds=step_seconds,
         epoch_seconds=epoch_seconds,
         total_seconds=run_seconds * max(folds, 1),
         batches=len(feed),
-        epochs=train.epochs,
+        epochs=num_epochs,
         folds=folds,
         device=device(),
     )

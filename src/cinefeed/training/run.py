@@ -28,6 +28,7 @@ import numpy as np
 
 import cinefeed
 from cinefeed.config import Settings, read_settings, to_table, to_toml
+from cinefeed.config.recipe import AUTO
 from cinefeed.core.digests import append_digest, is_text_changed, json_with_digest, toml_with_digest
 from cinefeed.core.errors import SettingError, TrainingError, listed_in_words
 from cinefeed.core.files import PARTIAL, write_atomically, write_errors
@@ -110,19 +111,30 @@ def clear(folder: Path) -> None:
 def check_same(folder: Path, settings: Settings) -> None:
     """Raise SettingError if an interrupted run has other settings, and name those that differ.
 
-    The number of workers and the path of the folder may differ: they do not change results.
+    The number of workers and the path of the folder may differ: they do not change results. A setting that is "auto"
+    is compared when it is chosen.
     """
-    saved, current = (_flatten(to_table(each)) for each in (settings_of_run(folder), settings))
+    saved, current = settings_of_run(folder), settings
     differences = [
-        f"[{section}] {name} = {saved.get((section, name))!r} there, {current.get((section, name))!r} here"
-        for section, name in sorted({*saved, *current})
-        if saved.get((section, name)) != current.get((section, name)) and name not in _NO_MATTER.get(section, ())
+        f"[{section}] {name} = {there!r} there, {here!r} here"
+        for (section, name), (there, here) in setting_differences(saved, current).items()
+        if name not in _NO_MATTER.get(section, ())
     ]
     if differences:
         raise SettingError(
             f"{folder} holds an interrupted run with other settings ({'; '.join(differences)}); resume with the same "
             "settings, choose another folder, or start over with --overwrite (overwrite=True)"
         )
+
+
+def setting_differences(saved: Settings, current: Settings) -> dict[tuple[str, str], tuple[Any, Any]]:
+    """Return the settings that differ, by section and name; not those that are "auto" and that a run has chosen."""
+    there, here = (_flatten(to_table(each)) for each in (saved, current))
+    chosen = {("train", name) for name in ("epochs", "learning_rate") if here["train", name] == AUTO}
+    if here["model", "name"] == AUTO:
+        chosen |= {key for key in {*there, *here} if key[0] == "model"}
+    names = sorted({*there, *here} - chosen)
+    return {name: (there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)}
 
 
 def check_same_rows(folder: Path, parts: Parts) -> None:

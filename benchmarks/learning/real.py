@@ -1,0 +1,25 @@
+"""The sections of docs/learning_results.md on real videos, from the committed records: recipes, and words of `lips`."""
+
+from benchmarks.learning import lips_words, recipes
+
+RECIPES = """## The recipe, choice by choice
+
+Small frames (32 x 32) and short trainings, so that many fit on two cores: only differences within a column mean
+something. A seed is another split by group, other initial weights and other clips; all choices of a seed share the
+split. Intervals are Student's t of the paired differences over seeds; with few seeds they are wide, and several dozen
+comparisons make some of them exclude zero by chance. `python -m benchmarks.learning.recipes` trains and prints them;
+its docstring describes the sets."""
+
+WORDS = """## Words of `lips`: a head on ImageNet features, five folds
+
+The settings of `examples/lips_words_ordered.toml`, in which only the seed changes; the same five folds for all seeds
+and for the support vector machine. Each clip is scored once per seed, by a network that was not trained on it. The
+interval resamples clips and seeds. `python -m benchmarks.learning.lips_words` computes the figures from the committed
+predictions. They are optimistic: the head and its settings were chosen by trials on the same clips."""
+
+
+def sections() -> str:
+    """Return the sections as Markdown."""
+    figures = lips_words.describe(lips_words.compare(lips_words.PREDICTIONS)).splitlines()
+    words = "\n".join(f"* {line}" for line in figures)
+    return f"{RECIPES}\n\n{recipes.tables(recipes.read(recipes.RECORDS))}\n\n{WORDS}\n\n{words}"

@@ -1,0 +1,62 @@
+"""The network and its training, chosen from facts of the data, never of the machine: for `init` and for "auto"."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+AUTO = "auto"  # a setting that `train` chooses
+MIN_UNITS = 30  # of a validation part that may choose an epoch or stop a training: on fewer a metric is mostly noise
+WEIGHT_DECAY, LABEL_SMOOTHING = 0.05, 0.1
+FEW_VIDEOS = 500  # below, dropout is used
+_STEPS = 1500  # enough for the demo and the small real data sets
+_MIN_FRAMES, _MIN_SIDE = 4, 16  # of a clip for cnn3d, which has a total stride of 4 over time and 16 over space
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A network with its options, and the reason."""
+
+    model: str
+    options: Mapping[str, Any]
+    why: str
+
+
+def recipe(*, videos: int, frames: int, side: int, features: bool, corresponding: bool = False) -> Recipe:
+    """Return the network for a number of training videos, and clips of some frames whose shorter side has some pixels.
+
+    `features` are those of an encoder; `corresponding` states that frames of the same number show the same moment, such
+    as the phases of a cycle. benchmarks/learning/recipes.py compares the choices.
+
+    >>> recipe(videos=400, frames=16, side=112, features=False).model
+    'cnn3d'
+    >>> recipe(videos=400, frames=2, side=112, features=False).model  # too few frames
+    'cnn_rnn'
+    """
+    dropout = {"dropout": 0.2} if videos < FEW_VIDEOS else {}
+    if features and corresponding:
+        why = "clips cover the whole video, so their frames correspond: features in their order"
+        return Recipe(model="ordered", options={"dropout": 0.5}, why=why)
+    if features:
+        return Recipe(model="attentive", options=dropout, why="attention over the features")
+    if frames >= _MIN_FRAMES and side >= _MIN_SIDE:
+        why = "convolutions over space and time: better than cnn_rnn on small sets"
+        return Recipe(model="cnn3d", options=dropout, why=why)
+    filters = {} if side >= 64 else {"filters": [16, 32, 64] if side >= 8 else [16, 32]}
+    why = f"a CNN for each frame, then a GRU: clips of {frames} frames of {side} pixels are too small for cnn3d"
+    return Recipe(model="cnn_rnn", options={**filters, **dropout}, why=why)
+
+
+def learning_rate_of(model: str) -> float:
+    """Return the learning rate of a network, for Adam and batches of 8 to 32 clips."""
+    return {"cnn3d": 3e-3, "ordered": 2e-3}.get(model, 1e-3)
+
+
+def num_epochs(batches: int) -> int:
+    """Return the number of epochs for a number of batches in each: about 1,500 steps, but 10 to 100 epochs.
+
+    >>> num_epochs(25), num_epochs(2), num_epochs(1000)
+    (60, 100, 10)
+    """
+    return int(np.clip(-(-_STEPS // batches), 10, 100))
