@@ -162,14 +162,14 @@ def temporary_page(title: str) -> Path:
 
 def show_in_notebook(html: str) -> None:
     """Display HTML below the cell that runs."""
-    from IPython.display import HTML, display  # type: ignore[import-not-found, unused-ignore]  # the kernel has it
+    from IPython.display import HTML, display  # the kernel has it
 
     display(HTML(html))
 
 
 def updating_display() -> Callable[[str], None]:
     """Return a function that shows HTML below the running cell of a notebook, in place of what it showed before."""
-    from IPython.display import HTML, display  # type: ignore[import-not-found, unused-ignore]  # the kernel has it
+    from IPython.display import HTML, display  # the kernel has it
 
     handle = display(HTML(""), display_id=True)
 
