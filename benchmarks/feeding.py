@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -32,6 +32,7 @@ import numpy as np
 import pyarrow as pa
 
 import cinefeed as cf
+from benchmarks.rows import Row, contestants
 from cinefeed.feed.clip_pipeline import ClipPipeline, ClipTimings, PlanEntry
 from cinefeed.feed.throughput import measure_feed
 from cinefeed.feed.workers.pools import Backend
@@ -215,10 +216,10 @@ def time_batches(batches: Iterator[Any], seconds: float, dtype: str) -> float:
     raise SystemExit("the batches ended")
 
 
-def one_run(name: str, seconds: float) -> None:
+def one_run(name: str, seconds: float, columns: list[tuple[str, bool]] = COLUMNS) -> None:
     """Print the milliseconds of a contestant, one a column, or that it is missing."""
     results: dict[str, Any] = {"ms": []}
-    for dtype, filled in COLUMNS:
+    for dtype, filled in columns:
         try:
             batches = CONTESTANTS[name](dtype, filled)
             results["ms"].append(time_batches(batches, seconds, dtype))
@@ -229,26 +230,36 @@ def one_run(name: str, seconds: float) -> None:
     print("found " + json.dumps(results), flush=True)
 
 
-def moving(runs: int, seconds: float) -> dict[str, list[list[float]]]:
-    """Time all contestants in turn; print medians and how many times ours they are."""
-    times: dict[str, list[list[float]]] = {name: [] for name in CONTESTANTS}
+def timed(
+    names: Iterable[str], columns: list[tuple[str, bool]], *, runs: int, seconds: float
+) -> tuple[dict[str, list[list[float]]], dict[str, str]]:
+    """Time contestants in turn; return the milliseconds of each run and column, and why others are left out."""
+    times: dict[str, list[list[float]]] = {name: [] for name in names}
+    problems: dict[str, str] = {}
     for _ in range(runs):
         for name in list(times):
-            code = f"import benchmarks.feeding as here; here.one_run({name!r}, {seconds})"
+            code = f"import benchmarks.feeding as here; here.one_run({name!r}, {seconds}, {columns!r})"
             try:
                 done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
                 line = next(line for line in done.stdout.splitlines() if line.startswith("found "))
             except (subprocess.TimeoutExpired, StopIteration) as error:
-                reason = str(error) or done.stderr.strip()[-500:]
-                print(f"{name} is left out, it failed: {reason}", flush=True)
+                problems[name] = f"failed: {(str(error) or done.stderr.strip())[-100:]}"
                 del times[name]
                 continue
             result = json.loads(line.removeprefix("found "))
             if "missing" in result:
-                print(f"{name} is left out: {result['missing']}", flush=True)
+                problems[name] = f"cannot be loaded here: {result['missing'][:90]}"
                 del times[name]
             else:
                 times[name].append(result["ms"])
+    return times, problems
+
+
+def moving(runs: int, seconds: float) -> dict[str, list[list[float]]]:
+    """Time all contestants; print medians and how many times ours they are."""
+    times, problems = timed(CONTESTANTS, COLUMNS, runs=runs, seconds=seconds)
+    for name, problem in problems.items():
+        print(f"{name} is left out, it {problem}", flush=True)
     heads = [f"{dtype}, {'filled' if filled else 'touched'}" for dtype, filled in COLUMNS]
     print(f"\nms a batch (from least to most; times ours by threads), {runs} runs\n{'':34}", end="")
     print("".join(f"{head:>29}" for head in heads))
@@ -261,6 +272,25 @@ def moving(runs: int, seconds: float) -> dict[str, list[list[float]]]:
             cells.append(f"{middle:9.2f} ({min(column):.1f}-{max(column):.1f}; {middle / base:.1f} x)")
         print(f"{name:34}" + "".join(f"{cell:>29}" for cell in cells))
     return times
+
+
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Yield the rows of the benchmarks page: batches whose every byte is written."""
+    columns = [(dtype, filled) for dtype, filled in COLUMNS if filled and not (quick and dtype == "float32")]
+    names = list(CONTESTANTS) if not quick else ["cinefeed, threads", "torch DataLoader", "Grain, threads"]
+    times, problems = timed(names, columns, runs=1 if quick else 3, seconds=0.2 if quick else 0.4)
+    for number, (dtype, _) in enumerate(columns):
+        yield Row(
+            what=f"{dtype} batches of {' x '.join(map(str, SHAPE))}, {WORKERS} workers",
+            unit="ms a batch",
+            check="Each batch's shape, type, and a pixel of each clip, which has its number, were compared.",
+            higher_is_better=False,
+            contestants=contestants(
+                {name: [run[number] for run in runs] for name, runs in times.items()},
+                problems=problems,
+                bounds=["cinefeed, processes", "the work alone"],
+            ),
+        )
 
 
 def scaled_feeds(folder: Path, data: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -15,9 +15,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.rows import DATA, Row, contestants, in_turns, missing
 
 _IN_A_FOLDER = 100
 _CODE = """
@@ -94,6 +98,65 @@ def seconds(folder: Path, *, code: Path) -> tuple[float, float]:
     )
     wall, processor = map(float, done.stdout.split())
     return wall, processor
+
+
+def scanned(folder: Path) -> dict[str, int]:
+    """Return the number of frames of each file, by a scan."""
+    from cinefeed import Manifest
+
+    manifest = Manifest.scan(folder, progress=False)
+    return dict(zip(manifest.column("path").to_pylist(), manifest.column("num_frames").to_pylist(), strict=True))
+
+
+def loaded(folder: Path) -> dict[str, int]:
+    """Return the same, by a loop over `.npy` files that reads their headers with NumPy."""
+    paths = sorted(folder.rglob("*.npy"))
+    return {path.relative_to(folder).as_posix(): len(np.load(path, mmap_mode="r")) for path in paths}
+
+
+def decoder_counts(folder: Path) -> dict[str, int]:
+    """Return the same, by a loop over videos that opens them with torchcodec, which finds every frame."""
+    from torchcodec.decoders import VideoDecoder
+
+    paths = sorted(folder.rglob("*.mp4"))
+    return {path.relative_to(folder).as_posix(): VideoDecoder(str(path)).metadata.num_frames for path in paths}
+
+
+def rows(*, quick: bool) -> Iterator[Row | str]:
+    """Yield the rows of the benchmarks page: scans beside plain loops that find the numbers of frames alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = make(Path(folder), "npy", files=500 if quick else 5000)
+        yield row_of("`.npy`", place, {"a loop, numpy.load": loaded}, runs=1 if quick else 5)
+    if (DATA / "lips").exists():
+        yield row_of("`lips`, MP4", DATA / "lips", {"a loop, torchcodec": decoder_counts}, runs=1 if quick else 5)
+    else:
+        yield "`lips` is left out: CINEFEED_DATA has no folder of this name."
+
+
+def row_of(name: str, folder: Path, peers: dict[str, Callable[[Path], dict[str, int]]], *, runs: int) -> Row:
+    """Return one row: the scan of a folder."""
+    expected, problems, ways = scanned(folder), {}, {"cinefeed": scanned}
+    for peer, way in peers.items():
+        try:
+            counts = {path: count for path, count in way(folder).items() if path in expected}
+        except (ImportError, RuntimeError, OSError) as error:
+            problems[peer] = missing(error)
+            continue
+        ways[peer] = way
+        if counts != expected:
+            problems[peer] = "finds other numbers of frames"
+
+    def files_per_second(way: Callable[[Path], dict[str, int]]) -> float:
+        began = time.perf_counter()
+        return len(way(folder)) / (time.perf_counter() - began)
+
+    values = in_turns({peer: lambda way=way: files_per_second(way) for peer, way in ways.items()}, runs=runs)
+    return Row(
+        what=f"{name}, {len(expected):,} files",
+        unit="files per second",
+        check="The number of frames of each file was compared.",
+        contestants=contestants(values, problems=problems),
+    )
 
 
 def main() -> None:
