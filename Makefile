@@ -58,6 +58,8 @@ bench: .venv-bench/installed
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/peers.txt \
 		--editable ".[keras,torch,dicom,remote,report]"
+	# litdata brings it; its build for CUDA stops torchcodec beside a PyTorch without, and nothing here needs it
+	.venv-bench/bin/python -m pip uninstall --quiet --yes torchvision
 	touch $@
 
 .venv/installed: pyproject.toml constraints.txt

@@ -33,6 +33,7 @@ FRAMES, HEIGHT, WIDTH, SIZE = 16, 128, 170, 112
 DEGREES, PIXELS = 25.0, 12.0
 ROUNDS, BURST = 10, 5
 RATIO = (3 / 4, 4 / 3)  # of the sides of a random crop, the default of the peers
+WHOLE = (WIDTH / HEIGHT, WIDTH / HEIGHT)  # of a crop that is the whole frame
 CUBIC, COPY = "2020 system: SciPy as it comes (cubic)", "copy: each pixel read and written once"
 
 Ways = dict[str, Callable[[], Any]]
@@ -133,7 +134,8 @@ def difference(frames: np.ndarray, expected: np.ndarray) -> str:
 def colour(imported: Callable[[str], Any], *, rounds: int = ROUNDS) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Time a colour clip from frames to normalised floats by every library; return also whose frames differ."""
     rng = np.random.default_rng(0)
-    clip = rng.integers(0, 256, (FRAMES, HEIGHT, WIDTH, 3), np.uint8)
+    noise = rng.integers(0, 256, (FRAMES, HEIGHT, WIDTH, 3), np.uint8)
+    clip = np.stack([cv2.GaussianBlur(frame, (0, 0), 3) for frame in noise])
     planes = Planes([(image,) for image in clip], Colour(model="rgb"))
     moves: list[Transform] = [
         Rotate(degrees=DEGREES),
@@ -169,7 +171,7 @@ def colour(imported: Callable[[str], Any], *, rounds: int = ROUNDS) -> tuple[dic
         np.copyto(out, np.float32(0.5))
 
     def plain() -> np.ndarray:
-        Compose(values[2:], frame=frame).render(planes, out, [{}])
+        Compose(values[2:], frame=Frame(height=SIZE, width=SIZE, fit="stretch")).render(planes, out, [{}])
         return out.copy()
 
     peers: Ways = {}
@@ -194,7 +196,7 @@ def colour(imported: Callable[[str], Any], *, rounds: int = ROUNDS) -> tuple[dic
 def by_albumentations(album: Any, clip: np.ndarray, strength: float) -> Ways:
     """Return its ways from bytes to floats, all frames alike; a crop that resizes as ours does, and a plain one.
 
-    With strength 1 they are random, with 0 nothing is changed but the size and the normalisation.
+    With strength 1 they are random, with 0 the whole frame is resized and normalised.
     """
     turn, shift = DEGREES * strength, round(PIXELS * strength)
     affine = album.Affine(rotate=(-turn, turn), translate_px=(-shift, shift), p=1)
@@ -206,7 +208,7 @@ def by_albumentations(album: Any, clip: np.ndarray, strength: float) -> Ways:
         "Albumentations": album.RandomResizedCrop(
             size=(SIZE, SIZE),
             scale=(0.6, 1.0) if strength else (1.0, 1.0),
-            ratio=RATIO if strength else (1.0, 1.0),
+            ratio=RATIO if strength else WHOLE,
             p=1,
         )
     }
@@ -223,7 +225,7 @@ def by_kornia(kornia: Any, clip: np.ndarray, strength: float) -> Ways:
     torch.set_num_threads(1)
     shift = (PIXELS / WIDTH * strength, PIXELS / HEIGHT * strength)
     alike = {"p": 1.0, "same_on_batch": True}
-    scale, ratio = ((0.6, 1.0), RATIO) if strength else ((1.0, 1.0), (1.0, 1.0))
+    scale, ratio = ((0.6, 1.0), RATIO) if strength else ((1.0, 1.0), WHOLE)
     factors = (1 - 0.2 * strength, 1 + 0.2 * strength)
     chain = torch.nn.Sequential(
         kornia.RandomAffine(DEGREES * strength, translate=shift, **alike),
