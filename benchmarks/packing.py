@@ -41,10 +41,10 @@ CODECS = "raw,ffv1,jpeg,h264"
 CONTEST = ("data", "channels", "side", "frames", "workers", "codecs")  # options of a contest
 
 
-def long_gops(folder: Path) -> Path:
+def long_gops(folder: Path, *, videos: int = VIDEOS) -> Path:
     """Write videos of smooth moving noise with one key frame each."""
     folder.mkdir()
-    for number in range(VIDEOS):
+    for number in range(videos):
         steps = np.random.default_rng(number).integers(-6, 7, (LENGTH, HEIGHT // 16, WIDTH // 16, 3)).cumsum(axis=0)
         small = np.clip(steps + 128, 0, 255).astype(np.uint8)
         frames = np.stack([cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for frame in small])
@@ -159,12 +159,20 @@ def main() -> None:
 
 
 def contest_of(
-    folder: Path, *, data: Path | None, channels: int, side: int, frames: int, workers: int, codecs: str
+    folder: Path,
+    *,
+    data: Path | None,
+    channels: int,
+    side: int,
+    frames: int,
+    workers: int,
+    codecs: str,
+    videos: int = VIDEOS,
 ) -> Contest:
     """Pack, and collect the contestants."""
     torch.set_num_threads(1)
     peer = PeerSettings(side=side, frames=frames, stride=STRIDE, degrees=DEGREES, pixels=PIXELS, batch_size=BATCH)
-    manifest = cf.Manifest.scan(data or long_gops(folder / "source"), progress=False).readable()
+    manifest = cf.Manifest.scan(data or long_gops(folder / "source", videos=videos), progress=False).readable()
     contest = Contest(feeds={"source": make_feed(manifest, peer, channels=channels, workers=workers)})
     contest.sizes["source"] = sum(
         path.stat().st_size for path in {manifest.path_of(row) for row in range(len(manifest))}
@@ -269,7 +277,7 @@ def print_rates(contest: Contest, rates: dict[str, list[float]]) -> None:
 
 def rows(*, quick: bool) -> Iterator[Row]:
     """Yield the rows of the benchmarks page, all measured in the same runs: `.npy` files, and each codec."""
-    sides = {"channels": 3, "side": 112, "frames": 16, "workers": 1}
+    sides = {"channels": 3, "side": 112, "frames": 16, "workers": 1, "videos": 4 if quick else VIDEOS}
     with tempfile.TemporaryDirectory() as folder:
         contest = contest_of(Path(folder), data=None, codecs="raw,jpeg" if quick else CODECS, **sides)
         rates = measure(contest, runs=1 if quick else 3, seconds=0.2 if quick else 1.0)

@@ -37,6 +37,7 @@ from cinefeed.testing import write_video
 from cinefeed.transforms.compose import Compose
 
 SETS = ["pocus", "lips", "long GOP"]
+LITTLE = {"files": 1, "frames": 260}  # of a quick run
 SIDE, FRAMES, STRIDE = 112, 16, 2
 FITS = {channels: Compose([], frame=cf.Frame(height=SIDE, width=SIDE, channels=channels)) for channels in (1, 3)}
 SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"}  # as in cinefeed.video.ffmpeg.packets
@@ -291,7 +292,7 @@ def rows(*, quick: bool) -> Iterator[Row | str]:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         for name in SETS:
-            place = write_long_gop(Path(folder), files=1 if quick else 3) if name == "long GOP" else DATA / name
+            place = write_long_gop(Path(folder), **LITTLE if quick else {}) if name == "long GOP" else DATA / name
             if not place.exists():
                 yield f"`{name}` is left out: CINEFEED_DATA has no folder of this name."
                 continue
