@@ -259,8 +259,8 @@ def rows(imported: Callable[[str], Any], *, quick: bool) -> Iterator[Row]:
     ours = {"cinefeed, a whole feed without workers": times.pop("cinefeed, a whole feed")}
     ours["cinefeed, without its feed"] = times.pop("cinefeed")
     yield Row(
-        what=f"2020 system: .npy {CINE}, shift, rotate, divide by the maximum, batches of {BATCH}",
-        unit="ms a batch",
+        what=f"2020 system: .npy {CINE}, shift, rotate, divide",
+        unit=f"ms a batch of {BATCH}",
         check=check,
         higher_is_better=False,
         contestants=contestants(ours | times, problems=problems, bounds=["cinefeed, without its feed"]),
@@ -269,8 +269,8 @@ def rows(imported: Callable[[str], Any], *, quick: bool) -> Iterator[Row]:
     absent = {"Albumentations", "Kornia"} - times.keys()
     problems = dict.fromkeys(sorted(absent), "cannot be loaded here") | differences
     yield Row(
-        what=f"RGB {FRAMES} x {HEIGHT} x {WIDTH} to {SIZE}: affine, crop, brightness, contrast, normalise",
-        unit="ms a clip, 1 thread",
+        what=f"RGB {FRAMES} x {HEIGHT} x {WIDTH}: affine, crop, intensity",
+        unit="ms a clip",
         check=f"{check} (Brightness and contrast were left out of the comparison.)",
         higher_is_better=False,
         contestants=contestants(

@@ -193,7 +193,7 @@ def rows(*, quick: bool) -> Iterator[Row]:
         with busy_loops(2):
             values = in_turns(ways, runs=1 if quick else 2)
     yield Row(
-        what=f"training of the demo, {videos} videos, beside 2 endless loops on {usable_cores()} cores",
+        what=f"training, {videos} videos, beside 2 loops on {usable_cores()} cores",
         unit="s an epoch",
         check="Both train with the same settings on the same clips.",
         higher_is_better=False,

@@ -281,7 +281,7 @@ def rows(*, quick: bool) -> Iterator[Row]:
     times, problems = timed(names, columns, runs=1 if quick else 3, seconds=0.2 if quick else 0.4)
     for number, (dtype, _) in enumerate(columns):
         yield Row(
-            what=f"{dtype} batches of {' x '.join(map(str, SHAPE))}, {WORKERS} workers",
+            what=f"{dtype}, {' x '.join(map(str, SHAPE))}, {WORKERS} workers",
             unit="ms a batch",
             check="Each batch's shape, type, and a pixel of each clip, which has its number, were compared.",
             higher_is_better=False,

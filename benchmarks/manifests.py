@@ -108,7 +108,7 @@ def rows(*, quick: bool) -> Iterator[Row]:
         runs = [measure(path, "UniformLabels")["times"] for _ in range(1 if quick else 3)]
     yield Row(
         what=f"a manifest of {count:,} rows, uniform labels, 2 process workers",
-        unit="s until the first batch",
+        unit="s",
         check="There is no peer: none has a manifest or plans an epoch.",
         higher_is_better=False,
         contestants=contestants({"cinefeed": [sum(run[part][0] for part in parts) for run in runs]}),

@@ -216,7 +216,7 @@ def rows(*, quick: bool) -> Iterator[Row]:
     }
     values = measure(ways, runs=1 if quick else 7)
     yield Row(
-        what=f"reference network, 2 clips of {frames} x {side} x {side}, 2 threads, Keras on torch",
+        what=f"2020 network, 2 clips of {frames} x {side} x {side}",
         unit="ms a step",
         check="Predictions with the same weights were compared, up to a part in a thousand.",
         higher_is_better=False,

@@ -296,7 +296,7 @@ def rows(*, quick: bool) -> Iterator[Row]:
             values["cinefeed, the transform alone"] = rates["transform alone"]
         sizes = {f"cinefeed, {name}": contest.sizes[name]} | contest.sizes
         yield Row(
-            what=f"{'H.264, one key frame in 240' if name == 'source' else name}, RGB 16 x 112 x 112, 1 worker",
+            what="the source, H.264, one key frame in 240" if name == "source" else f"`{name}`",
             unit="clips/s",
             check="A clip of every video of every peer was compared with cinefeed's frames and with their neighbours.",
             contestants=contestants(

@@ -51,16 +51,16 @@ A scan of a folder, beside loops that find the number of frames of each file and
 all frames, the only way to detect damage; `verify="packets"` counts packets.
 """,
         why="""
-A scan does more than the loop, in Python: it looks for series and sidecar files, finds the reader of each file, and
-records its size, times, key frames and colours, which later spare each clip of a feed this work. It runs once.
+A scan does more than the loop, in Python: it groups files into series, finds the reader of each file, and records its
+size, times and key frames, which later spare each clip of a feed this work. It runs once.
 """,
     ),
     Part(
         name="packed",
         module="packing",
-        title="`.npy`, packed data sets and their source",
+        title="Packed",
         text="""
-Clips with stride 2, rotated and shifted, in batches of 16. The source has 16 videos of 240 frames, 240 x 320, with one
+RGB clips of 16 x 112 x 112 with stride 2, rotated and shifted, in batches of 16, by 1 worker. The source has 16 videos of 240 frames, 240 x 320, with one
 key frame each; packed ones have a shorter side of 128. WebDataset reads the same shards; `.npy` files and LitData's
 chunks hold the same pixels as `raw`. Peers turn clips with OpenCV.
 """,
@@ -84,8 +84,8 @@ epoch is from the network again.
         module="catalogue",
         title="Transforms",
         text="""
-First row: the batches of the 2020 system, a plain generator with SciPy. Second row: a colour clip from decoded frames
-to normalised floats.
+First row: the batches of the 2020 system, a plain generator with SciPy, divided by the maximum. Second row: a colour
+clip from decoded frames to 112 x 112, affine, crop, brightness, contrast, and normalised floats. One thread.
 """,
     ),
     Part(
@@ -101,24 +101,25 @@ program. Every contestant does the same NumPy work, in a process of its own.
     Part(
         name="whole",
         module="whole_path",
-        title="Whole path, scaling, a busy machine",
+        title="Whole path",
         text="""
 From files to batches of 16 clips of 16 x 112 x 112, rotated and shifted: the same clips, sizes, angles and shifts. The
 peer is torch's DataLoader with torchcodec and grid_sample; torchcodec resizes, or it does not.
 """,
         why="""
-A gain over one worker says nothing about speed: the fewer milliseconds a clip takes, the more of them are the fixed
-cost of handing it over, and one worker leaves less of the machine idle.
+A gain is relative to each library's own single worker, and says nothing about speed. The program that receives the
+batches shares the two cores with two workers; the less time a clip takes, the more this counts.
 """,
         limit=500,
     ),
     Part(
         name="start",
         module="starting",
-        title="Time to first batch, and memory",
+        title="Start",
         text="""
-Two workers on `lips`, each contestant in a process of its own. The clock starts when everything is imported and the
-files are listed. Memory is that of all processes after 20 batches, shared pages counted once.
+Time to the first batch, and memory, of two workers on `lips`; each contestant in a process of its own. The clock starts
+when everything is imported and the files are listed; compiled code is loaded from its cache on disk. Each process has
+imported both libraries. Memory is that of all processes after 20 batches, shared pages counted once.
 """,
     ),
     Part(
@@ -130,7 +131,7 @@ files are listed. Memory is that of all processes after 20 batches, shared pages
     Part(
         name="busy",
         module="busy",
-        title="Training on a busy machine",
+        title="Busy machine",
         text="""
 The demo's training by the command line, with the threads and the waiting that cinefeed sets, and with those that
 PyTorch's OpenMP has by default.
@@ -145,7 +146,7 @@ The network of the 2020 system, with batch norm as one call and feature maps cha
 `TimeDistributed` and beside plain PyTorch.
 """,
         why="""
-Keras adds Python calls and checks around each layer of PyTorch, and has an optimiser and a loss of its own.
+Layers and weights are the same, so the difference is Keras' own code around the layers.
 """,
     ),
     Part(

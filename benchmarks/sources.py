@@ -321,7 +321,7 @@ def row_of(name: str, asks: list[Ask], channels: int, *, rounds: int) -> Row:
     )
     return Row(
         what=f"{name}, {'grey' if channels == 1 else 'RGB'}, {height} x {width}, a key frame every {gop} frames",
-        unit="clips per second of processor time",
+        unit="clips per CPU second",
         check="Every clip of every peer was compared with cinefeed's, and with its neighbours.",
         contestants=contestants(rates, problems=problems, bounds=["decode alone"]),
     )

@@ -205,7 +205,7 @@ def rows(*, quick: bool) -> Iterator[Row | str]:
         yield row_of(what, measure(feed, 2, runs=runs, passes=passes), problem)
         if name == "lips":
             with busy_loops(2):
-                yield row_of(f"{what}, beside 2 endless loops", measure(feed, 2, runs=runs, passes=1), problem)
+                yield row_of(f"{what}, beside 2 loops", measure(feed, 2, runs=runs, passes=1), problem)
         feed.close()
         yield second_worker(what, manifest, problem, channels=channels, backend=backend, runs=runs)
 
