@@ -69,7 +69,7 @@ def head(results: list[Result], *, quick: bool) -> str:
 shows in three minutes that all of it works. What was tried, and figures of other data and settings:
 [the history](../benchmarks/README.md).
 {warning}
-{machine()}. {" and ".join(dates) or "Not measured"}, {minutes:.0f} minutes.{busy}
+Machine: {machine()}. {" and ".join(dates) or "Not measured"}, {minutes:.0f} minutes.{busy}
 
 Versions: {packages}. torchcodec needs the FFmpeg libraries of the system; where it cannot be loaded, its rows say so.
 

@@ -3,12 +3,13 @@
 import os
 import platform
 import statistics
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks.rows import Contestant, Result, Row
+from benchmarks.rows import Result, Row
 from cinefeed.core.cores import usable_cores
 from cinefeed.reports.style import BLUE, GREY, INK, VERMILION, new_figure, plain, to_svg
 
@@ -39,13 +40,14 @@ def write_page(folder: Path, sections: Sequence[Section], *, head: str) -> Path:
 
 def markdown(sections: Sequence[Section], *, head: str) -> str:
     """Return the page; `head` is the text below its title."""
-    lines = ["# Benchmarks", "", *head.strip().splitlines(), ""]
+    paragraphs = [_wrapped(paragraph) for paragraph in head.strip().split("\n\n")]
+    lines = ["# Benchmarks", "", *"\n\n".join(paragraphs).splitlines(), ""]
     rows = [row for section in sections for row in section.result.rows]
     if any(row.fastest_peer() for row in rows):
         lines += ["![How many times better cinefeed is than the best peer of each row](benchmarks.svg)", ""]
         lines += _summary(sections)
     for section in sections:
-        lines += [f"## {section.title}", "", section.text, "", f"`{section.command}`", ""]
+        lines += [f"## {section.title}", "", _wrapped(section.text), "", f"`{section.command}`", ""]
         lines += section_table(section.result.rows)
         lines += [f"{problem}\n" for problem in section.result.problems]
         lines += _why(section)
@@ -53,12 +55,12 @@ def markdown(sections: Sequence[Section], *, head: str) -> str:
 
 
 def _summary(sections: Sequence[Section]) -> list[str]:
-    lines = ["| | cinefeed | best peer | | cinefeed / peer |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| | unit | cinefeed | peer | best peer | cinefeed / peer |", "| --- | --- | --- | --- | --- | --- |"]
     for section in sections:
         for row in section.result.rows:
             if (peer := row.fastest_peer()) is not None:
-                values = [_values(each, row.unit, spread=False) for each in (row.contestants[0], peer)]
-                cells = [f"{section.title}: {row.what}", values[0], peer.name, values[1], _ratio(row.ratios(peer))]
+                values = [_number(statistics.median(each.values)) for each in (row.contestants[0], peer)]
+                cells = [f"{section.title}: {row.what}", row.unit, *values, peer.name, _ratio(row.ratios(peer))]
                 lines.append(_line(cells))
     return [*lines, ""]
 
@@ -68,7 +70,7 @@ def section_table(rows: Iterable[Row]) -> list[str]:
     lines: list[str] = []
     for row in rows:
         better = "" if row.higher_is_better else ", less is better"
-        lines += [f"**{row.what}**, {row.unit}{better}. {row.check}", ""]
+        lines += [_wrapped(f"**{row.what}**, {row.unit}{better}. {row.check}"), ""]
         lines += ["| | median | from, to | cinefeed / peer | frames |", "| --- | --- | --- | --- | --- |"]
         for each in row.contestants:
             name = f"{each.name}, {each.note}" if each.note else each.name
@@ -97,7 +99,8 @@ def _why(section: Section) -> list[str]:
     ]
     if not winners:
         return []
-    return [f"**A peer is better here:** {'; '.join(winners)}. {section.why or 'Why is not known yet.'}", ""]
+    text = f"**A peer is better here:** {'; '.join(winners)}. {section.why or 'Why is not known yet.'}"
+    return [_wrapped(text), ""]
 
 
 def _ratio(ratios: Sequence[float]) -> str:
@@ -106,8 +109,8 @@ def _ratio(ratios: Sequence[float]) -> str:
     return f"**{text}: the peer wins**" if middle < 1 else text
 
 
-def _values(contestant: Contestant, unit: str, *, spread: bool = True) -> str:
-    return f"{_number(statistics.median(contestant.values))} {unit}"
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -134,7 +137,7 @@ def chart(sections: Sequence[Section]) -> str:
         for row in section.result.rows
         if (peer := row.fastest_peer()) is not None
     ]
-    with new_figure(9.0, 1.1 + 0.3 * max(len(entries), 1)) as figure:
+    with new_figure(10.0, 1.1 + 0.3 * max(len(entries), 1)) as figure:
         axes = figure.subplots()
         axes.set_xscale("log")
         axes.axvline(1.0, color=INK, linewidth=1.0)
@@ -144,22 +147,28 @@ def chart(sections: Sequence[Section]) -> str:
             axes.plot([min(ratios), max(ratios)], [place, place], color=colour, linewidth=1.2)
             axes.plot([middle], [place], "o", color=colour, markersize=6)
             label = f"{_number(middle)} times {plain(peer_name)}"
-            axes.annotate(label, (max(ratios), place), (7, 0), textcoords="offset points", va="center", color=INK)
+            axes.annotate(
+                label,
+                (max(ratios), place),
+                (7, 0),
+                textcoords="offset points",
+                va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},  # above the line at 1
+            )
         axes.set_yticks(range(len(entries)), [_shortened(name) for name, _, _ in entries])
         axes.set_ylim(max(len(entries), 1) - 0.5, -0.5)
         ratios_of_all = [ratio for _, _, ratios in entries for ratio in ratios] or [1.0]
         low, high = min(ratios_of_all), max(ratios_of_all)
-        axes.set_xlim(min(low, 1.0) * 0.8, high * (high / min(low, 1.0)) ** 0.6 * 2)  # room for the labels
+        axes.set_xlim(min(low, 1.0) * 0.8, high * (high / min(low, 1.0)) ** 0.7 * 4)  # room for the labels
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel(
-            "cinefeed / best peer with the same frames: median and range of the runs; below 1 the peer wins"
-        )
+        axes.set_xlabel("cinefeed / best peer, median and range of the runs; below 1 the peer wins")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.tick_params(axis="x", which="minor", color=GREY)
         return to_svg(figure, name="benchmarks")
 
 
 def _shortened(text: str, limit: int = 62) -> str:
+    text = text.replace("`", "")
     return (text if len(text) <= limit else text[: limit - 1] + "…").replace("$", r"\$")
 
 

@@ -60,9 +60,9 @@ size, times and key frames, which later spare each clip of a feed this work. It 
         module="packing",
         title="Packed",
         text="""
-RGB clips of 16 x 112 x 112 with stride 2, rotated and shifted, in batches of 16, by 1 worker. The source has 16 videos of 240 frames, 240 x 320, with one
-key frame each; packed ones have a shorter side of 128. WebDataset reads the same shards; `.npy` files and LitData's
-chunks hold the same pixels as `raw`. Peers turn clips with OpenCV.
+RGB clips of 16 x 112 x 112 with stride 2, rotated and shifted, in batches of 16, by 1 worker. The source has 16 videos
+of 240 frames, 240 x 320, with one key frame each; packed ones have a shorter side of 128. WebDataset reads the same
+shards; `.npy` files and LitData's chunks hold the same pixels as `raw`. Peers turn clips with OpenCV.
 """,
     ),
     Part(

@@ -43,7 +43,7 @@ def test_medians_spread_and_ratios_within_runs():
     text, _ = page_of(row(slow=SLOW))
     assert "| cinefeed, 4.0 MB | 100 | 90.0, 110 |  |  |" in text
     assert "| slow | 50.0 | 50.0, 50.0 | 2.00 (1.80 to 2.20) | the same |" in text
-    assert r"| Decoding: grey \| small | 100 clips/s | slow | 50.0 clips/s | 2.00 (1.80 to 2.20) |" in text
+    assert r"| Decoding: grey \| small | clips/s | 100 | 50.0 | slow | 2.00 (1.80 to 2.20) |" in text
     assert "`python -m benchmarks decoding`" in text and "`pocus` is left out." in text and "Two cores." in text
     assert "wins" not in text and "better here" not in text
 
@@ -65,7 +65,7 @@ def test_less_is_better_turns_the_ratio():
 def test_a_peer_with_other_frames_gets_no_ratio_and_does_not_win():
     text, _ = page_of(row(slow=SLOW, wrong=WRONG))
     assert "| wrong | 900 | 900, 900 | no ratio | returns other frames (9% of them) |" in text
-    assert "| slow | 50.0 clips/s | 2.00" in text and "wins" not in text
+    assert "| 100 | 50.0 | slow | 2.00" in text and "wins" not in text
     assert "best peer" not in page_of(row(wrong=WRONG))[0]
 
 
