@@ -3,8 +3,9 @@
 Run: python -m benchmarks.starting
 
 Batches are those of benchmarks.whole_path on `lips`, RGB, by two workers. The clock starts when all libraries are
-imported and the files are listed, and includes the start of the workers and loading compiled code from its cache. Memory is that of all processes after 20
-batches, in which pages that several share are counted once (Linux's proportional set size).
+imported and the files are listed, and includes the start of the workers and loading compiled code from its cache.
+Memory is that of all processes after 20 batches, in which pages that several share are counted once (Linux's
+proportional set size).
 """
 
 import json
@@ -18,6 +19,7 @@ import psutil
 import torch
 
 import cinefeed as cf
+from benchmarks.page import section_table
 from benchmarks.rows import DATA, Row, contestants, missing
 
 WAYS = {
@@ -90,4 +92,4 @@ def rows(*, quick: bool) -> Iterator[Row | str]:
 
 if __name__ == "__main__":
     for row in rows(quick=False):
-        print(row)
+        print(row if isinstance(row, str) else "\n".join(section_table([row])))
