@@ -16,6 +16,8 @@ choosing the same of the feed that chooses workers, backend and prefetch for its
 
 import argparse
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -42,6 +44,7 @@ BATCH, CLIP = SHAPE[0], SHAPE[1:]
 WORKERS = 2
 MARKS = 251  # a pixel shows its clip's number, modulo this
 ROWS = BATCH * MARKS  # of the feed's epoch: numbers go on as if it had no end
+LIMIT = 60  # seconds of a contestant's run: forked workers of a program with threads may hang
 WARM_BATCHES, LEAST_BATCHES = 8, 5
 COLUMNS = [(dtype, filled) for filled in (False, True) for dtype in ("uint8", "float32")]
 
@@ -230,6 +233,21 @@ def one_run(name: str, seconds: float, columns: list[tuple[str, bool]] = COLUMNS
     print("found " + json.dumps(results), flush=True)
 
 
+def run_apart(code: str) -> dict[str, Any]:
+    """Run code in a process of its own, whose group is ended after a minute; return what `one_run` prints."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        output, errors = process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return {"failure": f"it gave no batch within {LIMIT} s"}
+    lines = [line.removeprefix("found ") for line in output.splitlines() if line.startswith("found ")]
+    return json.loads(lines[0]) if lines else {"failure": errors.strip()[-100:]}
+
+
 def timed(
     names: Iterable[str], columns: list[tuple[str, bool]], *, runs: int, seconds: float
 ) -> tuple[dict[str, list[list[float]]], dict[str, str]]:
@@ -239,15 +257,11 @@ def timed(
     for _ in range(runs):
         for name in list(times):
             code = f"import benchmarks.feeding as here; here.one_run({name!r}, {seconds}, {columns!r})"
-            try:
-                done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-                line = next(line for line in done.stdout.splitlines() if line.startswith("found "))
-            except (subprocess.TimeoutExpired, StopIteration) as error:
-                problems[name] = f"failed: {(str(error) or done.stderr.strip())[-100:]}"
+            result = run_apart(code)
+            if "failure" in result:
+                problems[name] = f"failed: {result['failure']}"
                 del times[name]
-                continue
-            result = json.loads(line.removeprefix("found "))
-            if "missing" in result:
+            elif "missing" in result:
                 problems[name] = f"cannot be loaded here: {result['missing'][:90]}"
                 del times[name]
             else:
