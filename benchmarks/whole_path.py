@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -107,7 +108,9 @@ def peer_frames_problem(feed: cf.Feed, *, draws: int = 12) -> str:
         count = feed.manifest.metadata(row).times.count
         with feed.manifest.open(row, channels=3) as source:
             near = [source.read(np.clip(indices + step, 0, count - 1)) for step in (0, -1, 1)]
-        frames = decoded(str(feed.manifest.path_of(row)), indices.tolist()).permute(0, 2, 3, 1)
+        size = near[0].shape[2], near[0].shape[1]  # torchcodec leaves pixels that are not square as they are stored
+        pixels = decoded(str(feed.manifest.path_of(row)), indices.tolist()).permute(0, 2, 3, 1).numpy()
+        frames = np.stack([cv2.resize(frame, size) for frame in pixels])
         wrong += wrong_frames(frames, near[0], neighbours=near[1:])
     return frames_problem(wrong, len(compared) * FRAMES)
 
