@@ -118,8 +118,9 @@ batches shares the two cores with two workers; the less time a clip takes, the m
         title="Start",
         text="""
 Time to the first batch, and memory, of two workers on `lips`; each contestant in a process of its own. The clock starts
-when everything is imported and the files are listed; compiled code is loaded from its cache on disk. Each process has
-imported both libraries. Memory is that of all processes after 20 batches, shared pages counted once.
+when everything is imported and the files are listed, for the peer also its clips, and ends with the first batch; a feed
+makes its plan and loads its compiled code from the cache on disk in this time. Each process has imported both
+libraries. Memory is that of all processes after 20 batches, shared pages counted once.
 """,
     ),
     Part(
