@@ -55,7 +55,7 @@ def run_part(part: Part, path: Path, *, quick: bool) -> Result:
     return result
 
 
-def head(results: list[Result], *, quick: bool) -> str:
+def head(results: list[Result], *, quick: bool, note: str) -> str:
     """Return the text below the title of the page."""
     dates = sorted({result.date for result in results if result.date})
     minutes = sum(result.seconds for result in results) / 60
@@ -69,7 +69,7 @@ def head(results: list[Result], *, quick: bool) -> str:
 shows in three minutes that all of it works. What was tried, and figures of other data and settings:
 [the history](../benchmarks/README.md).
 {warning}
-Machine: {machine()}. {" and ".join(dates) or "Not measured"}, {minutes:.0f} minutes.{busy}
+Machine: {machine()}. {" and ".join(dates) or "Not measured"}, {minutes:.0f} minutes.{busy} {note}
 
 Versions: {packages}. torchcodec needs the FFmpeg libraries of the system; where it cannot be loaded, its rows say so.
 
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"by default all: {', '.join(by_name)}")
     parser.add_argument("--quick", action="store_true", help="little work: does it run?")
     parser.add_argument("--page-only", action="store_true", help="write the page from what was measured before")
+    parser.add_argument("--note", default="", help="a sentence for the page, such as what else the machine did")
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := set(options.parts) - by_name.keys():
@@ -108,7 +109,7 @@ def main() -> None:
         absent = Result(problems=("Not measured in this run.",))
         sections = [replace(part.section, result=results.get(part, absent)) for part in PARTS]
         folder = store if options.quick else ROOT / "docs"
-        print(write_page(folder, sections, head=head(list(results.values()), quick=options.quick)))
+        print(write_page(folder, sections, head=head(list(results.values()), quick=options.quick, note=options.note)))
 
 
 if __name__ == "__main__":

@@ -201,7 +201,7 @@ def rows(*, quick: bool) -> Iterator[Row | str]:
             continue
         if quick and name == "pocus":
             continue
-        manifest = cf.Manifest.scan(DATA / name, progress=False).readable()
+        manifest = cf.Manifest.scan(DATA / name, verify="packets", progress=False).readable()
         feed = started_feed(manifest, 2, channels=channels, backend=backend)
         problem = peer_frames_problem(feed)
         what = f"{name}, {'grey' if channels == 1 else 'RGB'}, 2 {backend} workers"
