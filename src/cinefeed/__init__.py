@@ -102,4 +102,7 @@ page_writers["inspect"] = _inspect_page  # for Feed.preview, which is upstream o
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    from cinefeed.core.keras_backend import can_import_keras
+
+    hidden = set() if can_import_keras() else {"models"}  # help(cinefeed) accesses all names, and would fail
+    return sorted((set(globals()) | set(__all__)) - hidden)
