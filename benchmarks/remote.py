@@ -6,10 +6,10 @@ that is not installed (webdataset, litdata) is left out.
 
 The data are raw videos of noise, 32 frames of 96 x 112, 344 kB each: as loose `.npy` files, as packed shards of 32
 videos, which WebDataset streams too, and as LitData's chunks of the same size. Each makes the same uint8 clips of 16
-frames, turned and shifted, in batches of 16; "fetching alone" makes none. Before it is timed, a feed makes an epoch of
-local files, which loads its compiled loops. The first epoch begins with an empty cache, the second has it; WebDataset
-has none. Contestants run in processes of their own, one after the other, in another order each time; medians are
-printed.
+frames, turned and shifted, in batches of 16; "in order" is an evaluation, "fetching alone" makes none. Before it is
+timed, a feed makes an epoch of local files, which loads its compiled loops. The first epoch begins with an empty cache,
+the second has it; WebDataset has none. Contestants run in processes of their own, one after the other, in another order
+each time; medians are printed.
 """
 
 import argparse
@@ -77,8 +77,13 @@ def _load(path: str) -> dict[str, Any]:
     return {"video": np.load(path)}
 
 
-def feed_epochs(manifest: cf.Manifest, cache: Path, workers: int, verdict: list[str]) -> Epochs:
-    """Yield the number of clips of each epoch of a feed; `verdict[0]` becomes that of the first."""
+def feed_epochs(
+    manifest: cf.Manifest, cache: Path, workers: int, verdict: list[str], *, in_order: bool = False
+) -> Epochs:
+    """Yield the number of clips of each epoch of a feed; `verdict[0]` becomes that of the first, with its requests.
+
+    With `in_order`, it is that of an evaluation, without turns and shifts, in the order of the rows.
+    """
     feed = cf.Feed(
         manifest,
         target=None,
@@ -88,10 +93,11 @@ def feed_epochs(manifest: cf.Manifest, cache: Path, workers: int, verdict: list[
         batch_size=PEER.batch_size,
         workers=cf.Workers(count=workers, cache=cache),
     )
+    feed = feed.evaluation(manifest, labelled=False, clips=1) if in_order else feed
     try:
         while True:
             clips = sum(len(batch.ids) for batch in feed)
-            verdict[0] = verdict[0] or feed.stats().verdict
+            verdict[0] = verdict[0] or f"{feed.stats().requests} requests; {feed.stats().verdict}"
             yield clips
     finally:
         feed.close()
@@ -165,8 +171,9 @@ def run_contestant(name: str, folder: Path, address: str, cache: Path, workers: 
         epochs = litdata_epochs(address, cache, workers)
     elif name.startswith("fetching"):
         epochs = fetch_epochs(cf.Manifest.read(loose, root=f"{root}/loose"), cache)
-    elif name == "feed, packed shards":
-        epochs = feed_epochs(cf.Manifest.read(folder / "packed", root=f"{root}/packed"), cache, workers, verdict)
+    elif name.startswith("feed, packed shards"):
+        packed, in_order = cf.Manifest.read(folder / "packed", root=f"{root}/packed"), name.endswith("in order")
+        epochs = feed_epochs(packed, cache, workers, verdict, in_order=in_order)
     else:
         remote_root = f"{root}/loose" if name == "feed, loose files" else None
         epochs = feed_epochs(cf.Manifest.read(loose, root=remote_root), cache, workers, verdict)
@@ -186,6 +193,7 @@ def main() -> None:
     parser.add_argument("--latency-ms", type=float, default=20.0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", default="", help="contestants whose names contain this text")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -195,9 +203,11 @@ def main() -> None:
         server = context.Process(target=serve, args=(folder / "data", options.latency_ms / 1e3, addresses), daemon=True)
         server.start()
         address = addresses.get(timeout=120)
-        names = ["feed, local files", "feed, loose files", "feed, packed shards", "fetching alone, loose files"]
+        names = ["feed, local files", "feed, loose files", "feed, packed shards", "feed, packed shards, in order"]
+        names.append("fetching alone, loose files")
         names += ["WebDataset, packed shards"] if find_spec("webdataset") is not None else []
         names += ["LitData, its chunks"] if find_spec("litdata") is not None else []
+        names = [name for name in names if options.only in name]
         rates: dict[str, list[list[float]]] = {name: [] for name in names}
         verdicts: dict[str, str] = {}
         for run in range(options.runs):
@@ -216,7 +226,7 @@ def main() -> None:
     for name, runs in rates.items():
         first, second = ([round(run[epoch]) for run in runs] for epoch in range(2))
         print(
-            f"{name:27} first epoch {statistics.median(first):4.0f} ({min(first)} to {max(first)}), "
+            f"{name:29} first epoch {statistics.median(first):4.0f} ({min(first)} to {max(first)}), "
             f"second {statistics.median(second):4.0f} ({min(second)} to {max(second)})"
         )
     for name, verdict in verdicts.items():
