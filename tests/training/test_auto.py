@@ -38,7 +38,7 @@ def test_epochs_make_about_1500_steps_and_dropout_is_for_few_videos():
     few, many = (with_choices(settings_for(), spec_for(), videos=n, batches=n // 8) for n in (480, 4800))
     assert (few.train.epochs, many.train.epochs) == (25, 10)
     assert few.model.options == {"dropout": 0.2} and many.model.options == {}
-    late = with_choices(settings_for(train={"warmup_epochs": 30}), spec_for(), videos=480, batches=60)
+    late = with_choices(settings_for(train={"unfreeze_epoch": 30}), spec_for(), videos=480, batches=60)
     assert late.train.epochs == 31
 
 

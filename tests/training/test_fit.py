@@ -50,6 +50,7 @@ def settings_for(path, **sections):
 def test_a_run_keeps_all_there_is_to_know(path):
     settings = settings_for(path, sampler={"name": "UniformLabels"})
     result = train(settings)
+    settings = parse(overlay(to_table(settings), {"train": {"learning_rate": 1e-3}}))  # which was "auto"
     folder = result.folder
     assert sorted(each.name for each in folder.iterdir()) == sorted(RUN_FILES)
     assert to_table(read_settings(folder / "settings.toml")) == to_table(settings)
