@@ -139,8 +139,8 @@ def compare(path: Path) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     networks, differences, of_mean = (np.empty(RESAMPLES) for _ in range(3))
     for sample in range(RESAMPLES):
-        clips, chosen = rng.integers(0, len(svc), len(svc)), rng.integers(0, len(seeds), len(seeds))
-        networks[sample] = right[chosen][:, clips].mean()
+        clips, some_seeds = rng.integers(0, len(svc), len(svc)), rng.integers(0, len(seeds), len(seeds))
+        networks[sample] = right[some_seeds][:, clips].mean()
         differences[sample] = networks[sample] - svc[clips].mean()
         of_mean[sample] = (together - svc)[clips].mean()
     return {

@@ -29,9 +29,9 @@ def spec_for(*, frames=16, height=32, width=32, task="regression"):
     ],
 )
 def test_the_network_and_its_rate_follow_the_clips(spec, clip, model, rate):
-    chosen = with_choices(settings_for(clip=clip), spec_for(**spec), videos=100, batches=13)
-    assert (chosen.model.name, chosen.train.learning_rate) == (model, rate)
-    assert chosen.train.epochs == 100
+    settings = with_choices(settings_for(clip=clip), spec_for(**spec), videos=100, batches=13)
+    assert (settings.model.name, settings.train.learning_rate) == (model, rate)
+    assert settings.train.epochs == 100
 
 
 def test_epochs_make_about_1500_steps_and_dropout_is_for_few_videos():

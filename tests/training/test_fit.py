@@ -303,8 +303,8 @@ def test_a_small_validation_part_stops_nothing_unless_told_to(options, units, pa
     val = Manifest.from_table(
         pa.table({"path": [f"{n}.npy" for n in range(60)], "patient": [n % units for n in range(60)]})
     )
-    chosen, line = choose_patience(settings, val)
-    assert chosen == patience
+    result, line = choose_patience(settings, val)
+    assert result == patience
     assert note in line and bool(note) == bool(line)
 
 
