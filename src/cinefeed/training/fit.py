@@ -214,7 +214,7 @@ def _train(
                     not stage.unfreeze and train_settings.schedule != "cosine" and train_settings.warmup_epochs
                 )
                 warm_up = (
-                    [WarmUp(stage.learning_rate, steps=train_settings.warmup_epochs * len(feed))]
+                    [WarmUp(stage.learning_rate, steps=min(train_settings.warmup_epochs, num_epochs - 1) * len(feed))]
                     if is_warmed_up
                     else []
                 )
