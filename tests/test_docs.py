@@ -127,7 +127,6 @@ def test_the_page_about_feeds(train, capsys):
         "transforms.md",
         "formats.md",
         "balance.md",
-        "models.md",
         "pretrained.md",
         *(pytest.param(each, marks=pytest.mark.slow) for each in LONG),
     ],
