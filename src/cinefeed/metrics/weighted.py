@@ -45,9 +45,9 @@ def weighted_classes(
 ) -> tuple[ByMetric, dict[str, ByMetric]]:
     """Return the metrics of `classification_metrics` with ece, and those of each class against the rest.
 
-    Each metric is (resamples,), for `weights` (resamples, units). As in `classification_metrics`, macro averages of more
-    than two classes are over the classes that occur, here in each resample: with three videos of each of 30 classes
-    nine of ten resamples have none of some class.
+    Each metric is (resamples,), for `weights` (resamples, units). As in `classification_metrics`, macro averages of
+    three or more classes are over the classes that occur, here in each resample: with three videos of each of 30
+    classes nine of ten resamples have none of some class.
     """
     target, columns = class_columns(targets=targets, scores=scores, classes=classes)
     is_binary = len(classes) == 2
