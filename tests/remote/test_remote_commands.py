@@ -10,7 +10,7 @@ from servers import file_server
 import cinefeed as cf
 from cinefeed.cli import main
 from cinefeed.core.errors import SettingError
-from cinefeed.core.remote.files import CACHE, CACHE_BYTES, cache_settings, default_folder
+from cinefeed.core.remote.cache import CACHE, CACHE_BYTES, cache_settings, default_folder
 from cinefeed.training.run import write_json
 
 sys.path.append(str(Path(__file__).parents[1] / "training"))

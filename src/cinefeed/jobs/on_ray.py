@@ -21,7 +21,7 @@ from cinefeed.core.errors import CinefeedError, InUseError, JobError, MissingExt
 from cinefeed.core.locks import FOLDER_LOCK, write_lock
 from cinefeed.core.pools import ONE_THREAD, PASSIVE, openmp_threads_setting
 from cinefeed.core.progress import Progress, shown_progress
-from cinefeed.core.remote.files import CACHE, CACHE_BYTES
+from cinefeed.core.remote.cache import CACHE, CACHE_BYTES
 from cinefeed.jobs.merge import merge
 from cinefeed.jobs.parts import Part, part_folders
 from cinefeed.jobs.records import DONE, DonePart
