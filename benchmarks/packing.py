@@ -224,14 +224,14 @@ def measure(contestants, sizes, feeds, *, runs: int, seconds: float) -> None:
 
 def enough_passes(contestant: Callable[[range], int], seconds: float) -> int:
     """Return a number of passes over the data that takes about so many seconds, or more."""
-    passes, taken = 1, 0.0
-    while taken < seconds / 2:
+    passes, elapsed = 1, 0.0
+    while elapsed < seconds / 2:
         began = time.perf_counter()
         contestant(range(passes))
-        taken = time.perf_counter() - began
-        if taken < seconds / 2:
-            passes = min(math.ceil(1.2 * passes * seconds / taken), 10 * passes)
-    return math.ceil(passes * max(seconds / taken, 1))
+        elapsed = time.perf_counter() - began
+        if elapsed < seconds / 2:
+            passes = min(math.ceil(1.2 * passes * seconds / elapsed), 10 * passes)
+    return math.ceil(passes * max(seconds / elapsed, 1))
 
 
 if __name__ == "__main__":

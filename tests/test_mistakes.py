@@ -15,6 +15,12 @@ MISTAKES = [
     ("feed_of(sampler='BalancedClasses')", "sampler='BalancedClasses' ... give one such as BalancedClasses()"),
     ("feed_of(sampler=cf.UniformLabels)", "sampler=the class UniformLabels ... UniformLabels()"),
     ("feed_of(transforms=[ct.MixUp()])", "transforms[0] ... MixUp ... mixing=MixUp("),
+    (
+        "feed_of(transforms=[cf.Normalize(mode='standard', mean=0.45, std=0.22)])",
+        "Normalize(mean=0.45, std=0.22) ... pixels from 0 to 1 ... uint8 ... multiply both by 255",
+    ),
+    ("feed_of(transforms=[cf.Normalize(mode='standard', mean=(1, 2, 3), std=(1, 2, 3))])", "3 numbers for 1 channel"),
+    ("next(iter(feed_of(batch_size=100, drop_last=True)))", "no full batch of 100 ... drop_last=False"),
     ("feed_of(transforms=[cf.Rotate])", "transforms[0] is the class Rotate ... Rotate(...)"),
     ("feed_of(transforms=['rotate'])", "transforms[0] is 'rotate' ... did you mean Rotate(...)?"),
     ("feed_of(transforms=cf.Rotate(degrees=5))", "transforms=a Rotate ... list ... transforms=[Rotate(degrees=5)]"),

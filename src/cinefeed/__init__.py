@@ -4,6 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cinefeed.core.html import page_writers
+from cinefeed.core.pools import wait_passively as _wait_passively
+
+_wait_passively()  # an import of torch that follows, as in sorted imports, finds it set
 
 __version__ = "0.1.0"
 

@@ -160,8 +160,8 @@ def _do_parts(ray: Any, work: Any, count: int, folder: Path, *, workers: int, ne
         part, error = min(failures.items(), key=lambda each: each[0])
         complete = count - len(pending) - len(failures)
         more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
-        kept = f"; {complete} of {count} are complete in {folder}, and the same command continues from there"
-        error.add_note(f"part {part} failed{more}{kept if complete else ''}")
+        advice = f"; {complete} of {count} are complete in {folder}, and the same command continues from there"
+        error.add_note(f"part {part} failed{more}{advice if complete else ''}")
         raise error
 
 
