@@ -76,6 +76,12 @@ _HOME = {
     "transforms": "cinefeed.transforms",
 }
 
+_ELSEWHERE = {
+    **dict.fromkeys(("FeedLoader", "DataLoader"), "use cinefeed.adapters.torch.FeedLoader(feed)"),
+    **dict.fromkeys(("FeedDataset", "Sequence", "PyDataset"), "use cinefeed.adapters.keras.FeedDataset(feed)"),
+    **dict.fromkeys(("Dataset", "VideoDataset"), "use Manifest.scan(folder), and Feed(manifest, ...)"),
+}
+
 __all__ = [
     "__version__",
     *_HOME,
@@ -87,7 +93,9 @@ def __getattr__(name: str) -> object:
         from cinefeed import transforms
         from cinefeed.core.errors import did_you_mean
 
-        advice = f"use cinefeed.transforms.{name}" if name in transforms.__all__ else did_you_mean(name, _HOME)
+        advice = _ELSEWHERE.get(name) or did_you_mean(name.removeprefix("Random"), _HOME)
+        if name in transforms.__all__:
+            advice = f"use cinefeed.transforms.{name}"
         raise AttributeError(f"module 'cinefeed' has no attribute {name!r}; {advice}")
     home = import_module(_HOME[name])
     value = home if _HOME[name] == f"cinefeed.{name}" else getattr(home, name)
