@@ -55,6 +55,15 @@ def items_of(toml, **fields):
     return {item.name: item.text for _, section in methods_of(page).sections for item in section}
 
 
+def test_the_optimiser_and_what_softens_labels_are_named():
+    plain = items_of("[train]\nlearning_rate = 0.001")["Model and training"]
+    assert "Adam, learning rate 0.001, " in plain and "smoothing" not in plain and "mixed by" not in plain
+    train = 'learning_rate = 0.003\nweight_decay = 0.05\nwarmup_epochs = 2\nschedule = "cosine"\nlabel_smoothing = 0.1'
+    text = items_of(f'[train]\n{train}\n[feed.mixing]\nname = "MixUp"\nalpha = 0.2')["Model and training"]
+    assert "AdamW, weight decay 0.05, learning rate 0.003, warm-up over 2 epochs, cosine" in text
+    assert "label smoothing 0.1" in text and "mixed by MixUp (alpha 0.2)" in text
+
+
 def test_class_weights_count_as_balancing():
     texts = items_of('[sampler]\nname = "Natural"\n[train]\nclass_weights = "balanced"')["Class imbalance"]
     assert "No balancing" not in texts and "inversely proportional to the frequency" in texts
