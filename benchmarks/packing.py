@@ -310,14 +310,14 @@ def rows(*, quick: bool) -> Iterator[Row]:
 
 def enough_passes(contestant: Callable[[range], int], seconds: float) -> int:
     """Return a number of passes over the data that takes about so many seconds, or more."""
-    passes, duration = 1, 0.0
-    while duration < seconds / 2:
+    passes, elapsed = 1, 0.0
+    while elapsed < seconds / 2:
         began = time.perf_counter()
         contestant(range(passes))
-        duration = time.perf_counter() - began
-        if duration < seconds / 2:
-            passes = min(math.ceil(1.2 * passes * seconds / duration), 10 * passes)
-    return math.ceil(passes * max(seconds / duration, 1))
+        elapsed = time.perf_counter() - began
+        if elapsed < seconds / 2:
+            passes = min(math.ceil(1.2 * passes * seconds / elapsed), 10 * passes)
+    return math.ceil(passes * max(seconds / elapsed, 1))
 
 
 if __name__ == "__main__":

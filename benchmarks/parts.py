@@ -74,9 +74,9 @@ One S3 server on loopback behind a proxy with a latency of 20 ms for each reques
 Packed shards of 32 videos for cinefeed and WebDataset, chunks of the same size for LitData.
 """,
         why="""
-WebDataset and LitData fetch a whole shard or chunk at once and read its videos in their order; cinefeed requests each
-video by itself, in the order of a plan that mixes all shards. Neither shuffles here, and WebDataset stores nothing: its
-second epoch is from the network again.
+WebDataset and LitData fetch a whole shard or chunk at once and read its videos in their order; cinefeed requests videos
+in the order of a plan that mixes all shards, and only neighbours share a request ("in order" is an evaluation, in which
+all are neighbours). The peers do not shuffle here, and WebDataset stores nothing: its second epoch is from the network again.
 """,
     ),
     Part(

@@ -6,10 +6,10 @@ that is not installed (webdataset, litdata) is left out.
 
 The data are raw videos of noise, 32 frames of 96 x 112, 344 kB each: as loose `.npy` files, as packed shards of 32
 videos, which WebDataset streams too, and as LitData's chunks of the same size. Each makes the same uint8 clips of 16
-frames, turned and shifted, in batches of 16; "fetching alone" makes none. Before it is timed, a feed makes an epoch of
-local files, which loads its compiled loops. The first epoch begins with an empty cache, the second has it; WebDataset
-has none. Contestants run in processes of their own, one after the other, in another order each time; medians are
-printed.
+frames, turned and shifted, in batches of 16; "in order" is an evaluation, "fetching alone" makes none. Before it is
+timed, a feed makes an epoch of local files, which loads its compiled loops. The first epoch begins with an empty cache,
+the second has it; WebDataset has none. Contestants run in processes of their own, one after the other, in another order
+each time; medians are printed.
 """
 
 import argparse
@@ -43,6 +43,7 @@ from servers import AWS, BUCKET, proxy, s3_server
 FRAMES, HEIGHT, WIDTH, ROWS_PER_SHARD = 32, 96, 112, 32
 PEER = PeerSettings(side=96, frames=16, stride=2, degrees=25.0, pixels=10.0, batch_size=16)
 LOCAL, LOOSE, PACKED = "cinefeed, local files", "cinefeed, loose files", "cinefeed, packed shards"
+IN_ORDER = f"{PACKED}, in order"
 FETCHING, WEBDATASET, LITDATA = "fetching alone, loose files", "WebDataset, packed shards", "LitData, its chunks"
 Peer = Callable[[], Iterator[torch.Tensor]]  # the batches of an epoch
 Epochs = Generator[int, None, None]  # the clips of an epoch, one after the other
@@ -81,8 +82,13 @@ def _load(path: str) -> dict[str, Any]:
     return {"video": np.load(path)}
 
 
-def feed_epochs(manifest: cf.Manifest, cache: Path, workers: int, verdict: list[str]) -> Epochs:
-    """Yield the number of clips of each epoch of a feed; `verdict[0]` becomes that of the first."""
+def feed_epochs(
+    manifest: cf.Manifest, cache: Path, workers: int, verdict: list[str], *, in_order: bool = False
+) -> Epochs:
+    """Yield the number of clips of each epoch of a feed; `verdict[0]` becomes that of the first, with its requests.
+
+    With `in_order`, it is that of an evaluation, without turns and shifts, in the order of the rows.
+    """
     feed = cf.Feed(
         manifest,
         target=None,
@@ -92,10 +98,11 @@ def feed_epochs(manifest: cf.Manifest, cache: Path, workers: int, verdict: list[
         batch_size=PEER.batch_size,
         workers=cf.Workers(count=workers, cache=cache),
     )
+    feed = feed.evaluation(manifest, labelled=False, clips=1) if in_order else feed
     try:
         while True:
             clips = sum(len(batch.ids) for batch in feed)
-            verdict[0] = verdict[0] or feed.stats().verdict
+            verdict[0] = verdict[0] or f"{feed.stats().requests} requests; {feed.stats().verdict}"
             yield clips
     finally:
         feed.close()
@@ -179,8 +186,9 @@ def run_contestant(
     else:
         with contextlib.closing(feed_epochs(cf.Manifest.read(loose), cache, 0, [""])) as local:
             next(local)
-        if name == PACKED:
-            epochs = feed_epochs(cf.Manifest.read(folder / "packed", root=f"{root}/packed"), cache, workers, verdict)
+        if name in (PACKED, IN_ORDER):
+            packed = cf.Manifest.read(folder / "packed", root=f"{root}/packed")
+            epochs = feed_epochs(packed, cache, workers, verdict, in_order=name == IN_ORDER)
         else:
             remote_root = f"{root}/loose" if name == LOOSE else None
             epochs = feed_epochs(cf.Manifest.read(loose, root=remote_root), cache, workers, verdict)
@@ -243,7 +251,9 @@ def measure(names: list[str], *, videos: int, latency_ms: float, workers: int, r
 
 def rows(*, quick: bool) -> Iterator[Row]:
     """Yield the rows of the benchmarks page: the first epoch, and the second."""
-    videos, names = (64, [PACKED, WEBDATASET]) if quick else (160, [PACKED, LOOSE, LOCAL, WEBDATASET, LITDATA])
+    videos, names = (
+        (64, [PACKED, WEBDATASET]) if quick else (160, [PACKED, IN_ORDER, LOOSE, LOCAL, WEBDATASET, LITDATA])
+    )
     measured = measure(names, videos=videos, latency_ms=20.0, workers=2, runs=1 if quick else 3)
     for epoch, what in enumerate(("first epoch, empty cache", "second epoch, from the cache")):
         yield Row(
@@ -253,7 +263,7 @@ def rows(*, quick: bool) -> Iterator[Row]:
             contestants=contestants(
                 {name: [run[epoch] for run in runs] for name, runs in measured.rates.items()},
                 problems=measured.problems,
-                bounds=[LOOSE, LOCAL],
+                bounds=[IN_ORDER, LOOSE, LOCAL],
             ),
         )
 
@@ -265,14 +275,16 @@ def main() -> None:
     parser.add_argument("--latency-ms", type=float, default=20.0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=int, default=3)
-    options = parser.parse_args()
-    names = [LOCAL, LOOSE, PACKED, FETCHING, WEBDATASET, LITDATA]
-    rates, verdicts, problems = measure(names, **vars(options))
-    print(f"{options.videos} videos, latency {options.latency_ms:g} ms, {options.workers} workers: clips/s")
+    parser.add_argument("--only", default="", help="contestants whose names contain this text")
+    options = vars(parser.parse_args())
+    names = [LOCAL, LOOSE, PACKED, IN_ORDER, FETCHING, WEBDATASET, LITDATA]
+    only = options.pop("only")
+    rates, verdicts, problems = measure([name for name in names if only in name], **options)
+    print(f"{options['videos']} videos, latency {options['latency_ms']:g} ms, {options['workers']} workers: clips/s")
     for name, runs in rates.items():
         first, second = ([round(run[epoch]) for run in runs] for epoch in range(2))
         print(
-            f"{name:27} first epoch {statistics.median(first):4.0f} ({min(first)} to {max(first)}), "
+            f"{name:33} first epoch {statistics.median(first):4.0f} ({min(first)} to {max(first)}), "
             f"second {statistics.median(second):4.0f} ({min(second)} to {max(second)})"
         )
     for name, problem in problems.items():

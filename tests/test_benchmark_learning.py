@@ -172,6 +172,7 @@ def test_the_paired_interval_covers_clips_and_seeds(tmp_path):
     word = rng.integers(0, 2, 400)
     right = {"network_1": 0.8, "network_2": 0.6, "svc": 0.5}  # accuracies
     columns = {name: np.where(rng.random(400) < share, word, 1 - word) for name, share in right.items()}
+    columns["together"] = columns["network_1"]
     lines = ["id,word,fold," + ",".join(columns)]
     for row in range(400):
         lines.append(f"{row},{word[row]},1," + ",".join(str(each[row]) for each in columns.values()))
@@ -181,5 +182,6 @@ def test_the_paired_interval_covers_clips_and_seeds(tmp_path):
     mean = (exact["network_1"] + exact["network_2"]) / 2
     assert result["seeds"] == {"1": exact["network_1"], "2": exact["network_2"]}
     assert result["difference"][0] == pytest.approx(mean - exact["svc"])
+    assert result["together_difference"][0] == pytest.approx(exact["network_1"] - exact["svc"])
     _, low, high = result["difference"]
     assert low < exact["network_2"] - exact["svc"] < exact["network_1"] - exact["svc"] < high  # either seed alone

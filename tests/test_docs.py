@@ -30,7 +30,7 @@ SLOW = {  # they train from the command line, or measure
     *("tutorials/first_run.md", "tutorials/cardiac_cine.md", "tutorials/cluster.md", "tutorials/pretrained_encoder.md"),
     *("how_to/several_gpus.md", "how_to/slow_feed.md"),
 }
-LONG = ("notebooks.md", "../README.md")  # pages about concepts whose Python takes long
+LONG = ("notebooks.md", "models.md", "../README.md")  # pages about concepts whose Python takes long
 UNRUN = ("pip install ", "export ")  # beginnings of commands that prepare a machine
 
 
@@ -122,10 +122,17 @@ def test_the_page_about_feeds(train, capsys):
 @pytest.mark.usefixtures("forgotten_readers")
 @pytest.mark.parametrize(
     "name",
-    ["labels.md", "transforms.md", "formats.md", *(pytest.param(each, marks=pytest.mark.slow) for each in LONG)],
+    [
+        "labels.md",
+        "transforms.md",
+        "formats.md",
+        "balance.md",
+        "pretrained.md",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in LONG),
+    ],
 )
 def test_the_python_of_a_page_about_concepts(name, tmp_path, monkeypatch, capsys):
-    """The pages name a folder `studies`, a table `labels.csv` and a training part `train`, which they do not make."""
+    """The pages name a folder `studies`, a table `labels.csv`, a split `parts` and a `feed`, which they do not make."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # for pages of `show`
     Path("studies").mkdir()
@@ -136,11 +143,15 @@ def test_the_python_of_a_page_about_concepts(name, tmp_path, monkeypatch, capsys
     Path("labels.csv").write_text("\n".join(lines))
     paths = [f"{number:02d}.npy" for number in range(rows)]
     spacing = {"spacing_down_mm": [1.5] * rows, "spacing_across_mm": [1.5] * rows}
-    train = cf.Manifest.from_table({"path": paths, "age": np.arange(float(rows)), **spacing}, root="studies")
-    names = {"cf": cf, "train": train}
+    numbers = np.arange(float(rows))
+    labels = {"age": numbers, "ejection_fraction": numbers + 0.5, "diagnosis": ["well", "sick"] * (rows // 2)}
+    train = cf.Manifest.from_table({"path": paths, **labels, **spacing}, root="studies")
+    clip, frame = cf.Clip(frames=4), cf.Frame(height=16, width=16, channels=1)
+    feed = cf.Feed(train, target="age", clip=clip, frame=frame)
+    names = {"cf": cf, "train": train, "parts": train.split(val=0.2, test=0.2, group=None), "feed": feed}
     blocks = [block for block in blocks_of(DOCS / name, strict=False) if block.language == "python"]
     for block in blocks:
-        if not block.text.startswith(">>>"):
+        if not block.text.startswith(">>>") and "runs/a" not in block.text:  # an error, or of a run
             exec(compile("\n" * block.line + block.text, name, "exec"), names)
     assert blocks
 

@@ -1,6 +1,7 @@
 """Data flows one way, the root names are spelled out, and importing cinefeed loads no framework."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -220,6 +221,14 @@ def test_root_names():
     for name in cinefeed.__all__:
         assert getattr(cinefeed, name) is not None
     assert set(cinefeed.__all__) <= set(dir(cinefeed))
+
+
+def test_help_works_without_a_backend_of_keras(tmp_path):
+    environment = {name: text for name, text in os.environ.items() if name != "KERAS_BACKEND"}
+    environment |= {"KERAS_HOME": str(tmp_path), "PYTHONPATH": str(PACKAGE.parent)}
+    command = [sys.executable, "-c", "import cinefeed; help(cinefeed)"]
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0 and "class Feed(" in done.stdout, done.stderr
 
 
 def test_an_unknown_root_name_is_an_attribute_error():

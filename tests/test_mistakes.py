@@ -15,6 +15,12 @@ MISTAKES = [
     ("feed_of(sampler='BalancedClasses')", "sampler='BalancedClasses' ... give one such as BalancedClasses()"),
     ("feed_of(sampler=cf.UniformLabels)", "sampler=the class UniformLabels ... UniformLabels()"),
     ("feed_of(transforms=[ct.MixUp()])", "transforms[0] ... MixUp ... mixing=MixUp("),
+    (
+        "feed_of(transforms=[cf.Normalize(mode='standard', mean=0.45, std=0.22)])",
+        "Normalize(mean=0.45, std=0.22) ... pixels from 0 to 1 ... uint8 ... multiply both by 255",
+    ),
+    ("feed_of(transforms=[cf.Normalize(mode='standard', mean=(1, 2, 3), std=(1, 2, 3))])", "3 numbers for 1 channel"),
+    ("next(iter(feed_of(batch_size=100, drop_last=True)))", "no full batch of 100 ... drop_last=False"),
     ("feed_of(transforms=[cf.Rotate])", "transforms[0] is the class Rotate ... Rotate(...)"),
     ("feed_of(transforms=['rotate'])", "transforms[0] is 'rotate' ... did you mean Rotate(...)?"),
     ("feed_of(transforms=cf.Rotate(degrees=5))", "transforms=a Rotate ... list ... transforms=[Rotate(degrees=5)]"),
@@ -48,6 +54,9 @@ MISTAKES = [
     ("feed.evaluation(parts)", "found a Parts ... parts.val"),
     # Settings
     ("cf.Clip(frame=8)", "Clip has no argument 'frame' ... 'frames'"),
+    ("cf.Clip(frames=8, fps=25)", "Clip has no argument 'fps' ... did you mean 'rate_hz'?"),
+    ("cf.Frame(size=48)", "Frame has no argument 'size' ... Frame(height=112, width=112)"),
+    ("feed_of(layout='BTCHW')", "no argument 'layout' ... FeedLoader(feed, layout=...)"),
     ("cf.Clip(16)", "Clip takes its arguments by name, as in Clip(frames=16)"),
     ("cf.Clip(frames='16')", "Clip(frames='16') must be a whole number ... frames=16"),
     ("cf.Clip(rate_hz='30')", "Clip(rate_hz='30') must be a number or None ... rate_hz=30"),
@@ -233,6 +242,20 @@ def test_an_unknown_name_of_the_package_has_a_hint():
         cf.Feeder  # noqa: B018
     with pytest.raises(AttributeError, match="did you mean 'Rotate'"):
         ct.Rotation  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("FeedLoader", "cinefeed.adapters.torch.FeedLoader"),
+        ("DataLoader", "cinefeed.adapters.torch.FeedLoader"),
+        ("VideoDataset", "Manifest.scan"),
+        ("RandomRotate", "did you mean 'Rotate'"),
+    ],
+)
+def test_names_of_other_libraries_have_a_hint(name, advice):
+    with pytest.raises(AttributeError, match=advice):
+        getattr(cf, name)
 
 
 def test_a_transform_that_is_not_at_the_root_is_found():

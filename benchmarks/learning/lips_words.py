@@ -80,6 +80,7 @@ def collect(videos: Path, *, seeds: list[int], out: Path) -> None:
     classes = {word: number for number, word in enumerate(sorted({*words}))}
     truth = np.array([classes[word] for word in words])
     columns: dict[str, NDArray[Any]] = {"word": truth}
+    total = np.zeros((len(ids), len(classes)))
     for seed in seeds:
         by_id = {}
         table = pq.read_table(out / f"seed{seed}" / "predictions.parquet")
@@ -92,6 +93,9 @@ def collect(videos: Path, *, seeds: list[int], out: Path) -> None:
         if not np.array_equal(columns.setdefault("fold", folds), folds):
             raise ValueError(f"the folds of seed {seed} are others than those of seed {seeds[0]}")
         columns[f"network_{seed}"] = np.array([by_id[video][1] for video in ids])
+        place = {video: row for row, video in enumerate(table["id"].to_pylist())}
+        total[:, numbers] += scores[[place[video] for video in ids]]
+    columns["together"] = total.argmax(axis=1)
     clips = _thumbnails(manifest)
     svc = np.empty(len(ids), np.int64)
     for fold in np.unique(folds):
@@ -131,18 +135,21 @@ def compare(path: Path) -> dict[str, Any]:
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     seeds = [name for name in columns if name.startswith("network_")]
     right = np.stack([columns[name] == columns["word"] for name in seeds]).astype(float)  # (seeds, clips)
-    svc = (columns["svc"] == columns["word"]).astype(float)
+    svc, together = ((columns[name] == columns["word"]).astype(float) for name in ("svc", "together"))
     rng = np.random.default_rng(0)
-    networks, differences = np.empty(RESAMPLES), np.empty(RESAMPLES)
+    networks, differences, of_mean = (np.empty(RESAMPLES) for _ in range(3))
     for sample in range(RESAMPLES):
-        clips, chosen = rng.integers(0, len(svc), len(svc)), rng.integers(0, len(seeds), len(seeds))
-        networks[sample] = right[chosen][:, clips].mean()
+        clips, some_seeds = rng.integers(0, len(svc), len(svc)), rng.integers(0, len(seeds), len(seeds))
+        networks[sample] = right[some_seeds][:, clips].mean()
         differences[sample] = networks[sample] - svc[clips].mean()
+        of_mean[sample] = (together - svc)[clips].mean()
     return {
         "clips": len(svc),
         "seeds": {name.removeprefix("network_"): float(each.mean()) for name, each in zip(seeds, right, strict=True)},
         "network": (float(right.mean()), *np.quantile(networks, [0.025, 0.975]).tolist()),
         "svc": float(svc.mean()),
+        "together": float(together.mean()),
+        "together_difference": (float((together - svc).mean()), *np.quantile(of_mean, [0.025, 0.975]).tolist()),
         "difference": (float(right.mean() - svc.mean()), *np.quantile(differences, [0.025, 0.975]).tolist()),
     }
 
@@ -152,11 +159,14 @@ def describe(result: dict[str, Any]) -> str:
     each = ", ".join(f"{100 * accuracy:.1f}" for accuracy in result["seeds"].values())
     mean, low, high = (100 * value for value in result["network"])
     points, least, most = (100 * value for value in result["difference"])
+    together = [100 * value for value in result["together_difference"]]
     return (
         f"{result['clips']} clips, {len(result['seeds'])} seeds: {each} %; "
         f"mean {mean:.1f} % ({low:.1f} to {high:.1f} %)\n"
         f"support vector machine on 8 x 8 pixels, the same folds: {100 * result['svc']:.1f} %\n"
-        f"paired difference: {points:.1f} points ({least:.1f} to {most:.1f})"
+        f"paired difference: {points:.1f} points ({least:.1f} to {most:.1f})\n"
+        f"the mean probabilities of all seeds: {100 * result['together']:.1f} %, a paired difference of "
+        f"{together[0]:.1f} points ({together[1]:.1f} to {together[2]:.1f})"
     )
 
 

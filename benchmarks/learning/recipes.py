@@ -317,7 +317,8 @@ def tables(records: list[dict[str, Any]]) -> str:
             if recipe != "base" and len(seeds) > 1:
                 middle, low, high = interval(np.array([values[seed] - base[seed] for seed in seeds]))
                 text = f"{middle:+.3f} ({low:+.3f} to {high:+.3f})"
-            lines.append(f"| {recipe} | {len(seeds)} | {mean:.3f} | {text} |")
+            label = "linear (the base)" if name in HEADS and recipe == "base" else recipe
+            lines.append(f"| {label} | {len(seeds)} | {mean:.3f} | {text} |")
         texts.append("\n".join(lines))
     return "\n\n".join(texts)
 

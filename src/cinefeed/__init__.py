@@ -4,6 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cinefeed.core.html import page_writers
+from cinefeed.core.pools import wait_passively as _wait_passively
+
+_wait_passively()  # an import of torch that follows, as in sorted imports, finds it set
 
 __version__ = "0.1.0"
 
@@ -73,6 +76,12 @@ _HOME = {
     "transforms": "cinefeed.transforms",
 }
 
+_ELSEWHERE = {
+    **dict.fromkeys(("FeedLoader", "DataLoader"), "use cinefeed.adapters.torch.FeedLoader(feed)"),
+    **dict.fromkeys(("FeedDataset", "Sequence", "PyDataset"), "use cinefeed.adapters.keras.FeedDataset(feed)"),
+    **dict.fromkeys(("Dataset", "VideoDataset"), "use Manifest.scan(folder), and Feed(manifest, ...)"),
+}
+
 __all__ = [
     "__version__",
     *_HOME,
@@ -84,7 +93,9 @@ def __getattr__(name: str) -> object:
         from cinefeed import transforms
         from cinefeed.core.errors import did_you_mean
 
-        advice = f"use cinefeed.transforms.{name}" if name in transforms.__all__ else did_you_mean(name, _HOME)
+        advice = _ELSEWHERE.get(name) or did_you_mean(name.removeprefix("Random"), _HOME)
+        if name in transforms.__all__:
+            advice = f"use cinefeed.transforms.{name}"
         raise AttributeError(f"module 'cinefeed' has no attribute {name!r}; {advice}")
     home = import_module(_HOME[name])
     value = home if _HOME[name] == f"cinefeed.{name}" else getattr(home, name)
@@ -102,4 +113,7 @@ page_writers["inspect"] = _inspect_page  # for Feed.preview, which is upstream o
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    from cinefeed.core.keras_backend import can_import_keras
+
+    hidden = set() if can_import_keras() else {"models"}  # help(cinefeed) accesses all names, and would fail
+    return sorted((set(globals()) | set(__all__)) - hidden)

@@ -27,8 +27,12 @@ def test_the_same_samples_as_the_feed(manifest):
 
 
 def test_a_data_loader_of_torch_is_refused(manifest):
-    with pytest.raises(ArgumentError, match=r"whole batches; use .*FeedLoader\(feed\)"):
-        next(iter(torch.utils.data.DataLoader(make(manifest, workers=0))))
+    """With batch_size=None it would return the same clips in every epoch, since it never moves the epoch."""
+    feed = make(manifest, workers=0)
+    for dataset in (feed, torch.utils.data.Subset(feed, [0])):
+        for batch_size in (None, 1, 2):
+            with pytest.raises(ArgumentError, match=r"whole batches.*FeedLoader\(feed\)"):
+                next(iter(torch.utils.data.DataLoader(dataset, batch_size=batch_size)))
 
 
 def test_tensors_look_into_the_feeds_memory(manifest):

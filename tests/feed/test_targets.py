@@ -27,6 +27,14 @@ def test_text_is_classes_in_sorted_order():
     assert read(["b", "a", "c"]).task == "multiclass"
 
 
+@pytest.mark.parametrize("values", [[10, 2, 0, 1, 10], [10.0, 2.0, 0.0, 1.0, 10.0]])
+def test_classes_that_are_numbers_ascend(values):
+    """As text 10 came before 2, so that 30 classes from 0 had other numbers than their labels."""
+    targets = read(values, task="multiclass")
+    assert targets.classes == ("0", "1", "2", "10")
+    assert targets.values.tolist() == [3, 2, 0, 1, 3]
+
+
 def test_booleans_are_classes():
     assert read([True, False]).classes == ("false", "true")
 

@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 os.environ |= {"KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+os.environ |= {"RAY_worker_niceness": "0"}  # by default 15: too slow beside other tests
 paths = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "src"), os.environ.get("PYTHONPATH", "")]
 os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # of the workers
 

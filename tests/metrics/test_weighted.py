@@ -84,8 +84,26 @@ def test_what_a_resample_does_not_define_is_nan():
     assert np.isnan(same["r2"]).all() and not np.isnan(same["sd"]).any()
 
 
-def test_a_class_that_only_others_have_leaves_the_means_undefined():
-    weights = np.array([(KINDS != 2).astype(float)])
+def test_a_resample_without_a_class_is_that_set_of_units():
+    rows = KINDS != 2
+    weights = np.array([rows.astype(float), (KINDS == 0).astype(float)])
     result, by_class = weighted_classes(targets=KINDS, scores=SHARES, classes=WORDS, threshold=0.5, weights=weights)
-    assert np.isnan(result["auroc"][0]) and not np.isnan(result["accuracy"][0])
+    data = {"targets": KINDS[rows], "scores": SHARES[rows], "classes": WORDS}
+    expected = classification_metrics(**data) | {"ece": calibration(**data)["ece"]}
+    assert firsts(result) == pytest.approx(expected)
     assert np.isnan(by_class["covid"]["auroc"][0]) and not np.isnan(by_class["regular"]["auroc"][0])
+    undefined = {name for name, values in result.items() if np.isnan(values[1])}  # of one class alone
+    assert undefined == {"f1", "average_precision", "auroc", "balanced_accuracy", "specificity"}
+
+
+def test_many_classes_of_few_units_have_intervals():
+    """Nine of ten resamples of 90 units had none of one of 30 classes, and no macro average had an interval."""
+    rng = np.random.default_rng(0)
+    targets = np.repeat(np.arange(30), 3)
+    scores = rng.dirichlet(np.ones(30), 90) + 0.2 * np.eye(30)[targets]
+    scores /= scores.sum(axis=1, keepdims=True)
+    weights = rng.multinomial(90, np.full(90, 1 / 90), 200).astype(float)
+    names = [str(name) for name in range(30)]
+    result, _ = weighted_classes(targets=targets, scores=scores, classes=names, threshold=0.5, weights=weights)
+    assert all(np.isfinite(values).all() for values in result.values())
+    assert np.array_equal(result["balanced_accuracy"], result["sensitivity"])

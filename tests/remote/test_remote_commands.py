@@ -10,7 +10,8 @@ from servers import file_server
 import cinefeed as cf
 from cinefeed.cli import main
 from cinefeed.core.errors import SettingError
-from cinefeed.core.remote.files import CACHE, CACHE_BYTES, cache_settings, default_folder
+from cinefeed.core.remote.cache import CACHE, CACHE_BYTES, cache_settings, default_folder
+from cinefeed.training.run import write_json
 
 sys.path.append(str(Path(__file__).parents[1] / "training"))
 from made_run import make_manifest, make_run, settings_for
@@ -29,6 +30,14 @@ def test_each_command_has_a_cache_of_its_own(tmp_path, capsys):
             train={"out": str(tmp_path / "run")},
         )
         make_run(settings)
+        ended = {
+            "epochs": 1,
+            "best_epoch": 1,
+            "stopped": "made",
+            "seconds": 0,
+            "monitor": "val_loss",
+        }  # for the model card
+        write_json(tmp_path / "run" / "run.json", ended)
         before = {*(of_run / "members").iterdir()}
         assert before and not default_folder().exists()
         for number, command in enumerate(

@@ -11,7 +11,7 @@ from servers import AWS, file_server, hub_server, s3_server
 from cinefeed.cli import main
 from cinefeed.core.errors import ChangedFileError, MissingExtraError
 from cinefeed.core.remote.address import without_secrets
-from cinefeed.core.remote.files import default_folder
+from cinefeed.core.remote.cache import default_folder
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality.run_checks import check_manifest
 

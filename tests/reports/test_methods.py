@@ -61,6 +61,29 @@ def test_class_weights_count_as_balancing():
     assert "No balancing" in items_of('[sampler]\nname = "Natural"')["Class imbalance"]
 
 
+def test_the_training_is_that_of_the_settings():
+    recipe = """[train]
+learning_rate = 0.003
+warmup_epochs = 2
+schedule = "cosine"
+weight_decay = 0.05
+label_smoothing = 0.1
+[feed.mixing]
+name = "MixUp"
+alpha = 0.2
+"""
+    text = items_of(recipe)["Model and training"]
+    for words in (
+        "AdamW, weight decay 0.05, learning rate 0.003, rising over 2 epochs, schedule cosine",
+        "label smoothing 0.1; MixUp of the clips of a batch (",
+        "alpha 0.2",
+    ):
+        assert words in text, text
+    assert (
+        "Adam, learning rate 0.01, schedule plateau" in items_of("[train]\nlearning_rate = 0.01")["Model and training"]
+    )
+
+
 def test_folds_are_not_three_parts():
     settings = '[data.split]\ngroup = "p"\nseed = 7\nval = 0.2\ntest = 0.3\n[train]\nmonitor = '
     texts = items_of(settings + '"val_loss"', folds={"folds": 5})

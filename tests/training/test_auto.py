@@ -29,16 +29,16 @@ def spec_for(*, frames=16, height=32, width=32, task="regression"):
     ],
 )
 def test_the_network_and_its_rate_follow_the_clips(spec, clip, model, rate):
-    chosen = with_choices(settings_for(clip=clip), spec_for(**spec), videos=100, batches=13)
-    assert (chosen.model.name, chosen.train.learning_rate) == (model, rate)
-    assert chosen.train.epochs == 100
+    settings = with_choices(settings_for(clip=clip), spec_for(**spec), videos=100, batches=13)
+    assert (settings.model.name, settings.train.learning_rate) == (model, rate)
+    assert settings.train.epochs == 100
 
 
 def test_epochs_make_about_1500_steps_and_dropout_is_for_few_videos():
     few, many = (with_choices(settings_for(), spec_for(), videos=n, batches=n // 8) for n in (480, 4800))
     assert (few.train.epochs, many.train.epochs) == (25, 10)
     assert few.model.options == {"dropout": 0.2} and many.model.options == {}
-    late = with_choices(settings_for(train={"warmup_epochs": 30}), spec_for(), videos=480, batches=60)
+    late = with_choices(settings_for(train={"unfreeze_epoch": 30}), spec_for(), videos=480, batches=60)
     assert late.train.epochs == 31
 
 

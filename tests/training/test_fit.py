@@ -50,6 +50,7 @@ def settings_for(path, **sections):
 def test_a_run_keeps_all_there_is_to_know(path):
     settings = settings_for(path, sampler={"name": "UniformLabels"})
     result = train(settings)
+    settings = parse(overlay(to_table(settings), {"train": {"learning_rate": 1e-3}}))  # which was "auto"
     folder = result.folder
     assert sorted(each.name for each in folder.iterdir()) == sorted(RUN_FILES)
     assert to_table(read_settings(folder / "settings.toml")) == to_table(settings)
@@ -302,8 +303,8 @@ def test_a_small_validation_part_stops_nothing_unless_told_to(options, units, pa
     val = Manifest.from_table(
         pa.table({"path": [f"{n}.npy" for n in range(60)], "patient": [n % units for n in range(60)]})
     )
-    chosen, line = choose_patience(settings, val)
-    assert chosen == patience
+    result, line = choose_patience(settings, val)
+    assert result == patience
     assert note in line and bool(note) == bool(line)
 
 

@@ -10,7 +10,7 @@ from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.preview import pixel_counts, sheet
-from cinefeed.training.setup import check_evaluation, keep_flow, usable_rows
+from cinefeed.training.setup import check_evaluation, keep_flow, left_out, usable_rows
 from cinefeed.transforms.intensity_linear import Normalize
 from cinefeed.video.clips import Clip, Frame
 
@@ -29,7 +29,10 @@ def probed(errors, frames):
 
 
 def test_rows_without_a_frame_are_left_out_and_damaged_ones_are_listed():
-    rows, failures = usable_rows(probed([None, "breaks after 3", "no video"], [9, 3, None]))
+    selected = probed([None, "breaks after 3", "no video"], [9, 3, None])
+    rows, failures = usable_rows(selected)
+    assert left_out(selected, rows).startswith("1 of 3 rows has no frame that can be read, and is left out")
+    assert left_out(rows, rows) == ""
     assert rows.column("path").to_pylist() == ["0.npy", "1.npy"]
     assert [each["error"] for each in failures] == ["breaks after 3", "no video"]
     assert rows.history[-1] == ("with frames that can be read", 2)

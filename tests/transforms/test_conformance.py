@@ -145,7 +145,8 @@ FAULTS = "array global input parameters shared shape dtype frames negative nan i
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_faulty_transform_is_found(fault):
-    with pytest.raises((AssertionError, TypeError, ValueError)):
+    errors = (AssertionError, ValueError) if fault == "input" else AssertionError  # NumPy refuses a read-only array
+    with pytest.raises(errors, match="plain data" if fault == "array" else None):
         check_transform(Faulty(fault))
 
 

@@ -1,9 +1,11 @@
 """The compiled way to read encoded video: where it is taken, and that it steps aside where anything is not as known."""
 
+import ctypes
 import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import av
 import numpy as np
@@ -115,6 +117,16 @@ def test_a_place_that_has_moved_is_seen(monkeypatch, name, by):
     else:
         monkeypatch.setattr(structures, name, getattr(structures, name) + by)
     assert structures.what_differs(structures.library(), places) is not None
+
+
+def test_a_block_far_away_is_recognised():
+    """A small block that another thread allocated is reused by this one: once in a while PyAV read every video."""
+    block = ctypes.create_string_buffer(16)
+    address = ctypes.addressof(block) // 8 * 8
+    assert structures._is_near(address, address + 64)
+    assert structures._is_near(address, 1 << 46) == Path("/proc/self/mem").exists()
+    for value in (0, 1 << 12, address + 1, (3 << 32) + 8, (1 << 62) + 8, (1 << 63) + 8):
+        assert not structures._is_near(value, address)
 
 
 def test_without_pyavs_private_module_arrays_open_and_pyav_reads(tmp_path):

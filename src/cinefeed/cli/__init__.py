@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from cinefeed.core.errors import CinefeedError, ColumnError, SettingError
-from cinefeed.core.pools import wait_passively
 from cinefeed.core.text import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, by default with the arguments of the process, and return its exit code."""
-    wait_passively()  # before any command loads torch
     from typer.main import get_command
 
     from cinefeed.cli.app import make_app

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cinefeed.core.remote.files import CACHE, CACHE_BYTES
+from cinefeed.core.remote.cache import CACHE, CACHE_BYTES
 from cinefeed.core.text import parse_bytes
 from cinefeed.feed.settings import Workers
 

@@ -41,7 +41,7 @@ def recipe(*, videos: int, frames: int, side: int, features: bool, corresponding
     if features:
         return Recipe(model="attentive", options=dropout, why="attention over the features")
     if frames >= _MIN_FRAMES and side >= _MIN_SIDE:
-        why = "convolutions over space and time: better than cnn_rnn on small sets"
+        why = "convolutions over space and time: better than cnn_rnn on the demo and on pocus"
         return Recipe(model="cnn3d", options=dropout, why=why)
     filters = {} if side >= 64 else {"filters": [16, 32, 64] if side >= 8 else [16, 32]}
     why = f"a CNN for each frame, then a GRU: clips of {frames} frames of {side} pixels are too small for cnn3d"

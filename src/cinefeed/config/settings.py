@@ -127,9 +127,9 @@ class TrainSettings:
 
     With `epochs = "auto"` a training has about 1,500 steps, and 10 to 100 epochs; `learning_rate = "auto"` is that of
     the network: 3e-3 for cnn3d, 1e-3 for most others. The size of Adam's steps does not depend on the scale of the
-    loss, so one rate suits ejection fractions of 60 and word starts of 0.6. It rises over `warmup_epochs`; then with
-    schedule "plateau" it is multiplied by `reduce_lr_factor` after `reduce_lr_patience` epochs without improvement,
-    with "cosine" it decreases to 0, with "constant" it does not change.
+    loss, so one rate suits ejection fractions of 60 and word starts of 0.6. It rises over `warmup_epochs`, at most all
+    but the last; then with schedule "plateau" it is multiplied by `reduce_lr_factor` after `reduce_lr_patience` epochs
+    without improvement, with "cosine" it decreases to 0, with "constant" it does not change.
 
     `clip_norm` is the maximum norm of all gradients together; 0: no maximum. A backbone that is `frozen` at the start
     ([model]) is trained with the rest after `unfreeze_epoch` epochs, with `unfreeze_learning_rate`. With `layer_decay`
@@ -195,10 +195,10 @@ class TrainSettings:
         for name in ("reduce_lr_patience", "f1_zero_patience"):
             _need(getattr(self, name) >= 0, name, getattr(self, name), "0 (off) or a number of epochs")
         _need(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "0 (off) or a share below 1")
-        for name in ("warmup_epochs", "unfreeze_epoch"):
-            value = getattr(self, name)
-            is_below = self.epochs == "auto" or value < self.epochs
-            _need(value >= 0 and is_below, name, value, f"0 (off) or a number of epochs below epochs = {self.epochs}")
+        _need(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 (off) or a number of epochs")
+        value, is_below = self.unfreeze_epoch, self.epochs == "auto" or self.unfreeze_epoch < self.epochs
+        rule = f"0 (off) or a number of epochs below epochs = {self.epochs}"
+        _need(value >= 0 and is_below, "unfreeze_epoch", value, rule)
         for name in ("clip_norm", "weight_decay", "min_improvement", "save_minutes"):
             value = getattr(self, name)
             _need(bool(np.isfinite(value)) and value >= 0, name, value, "0 (off) or a positive number")

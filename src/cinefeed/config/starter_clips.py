@@ -74,7 +74,7 @@ def _speed(labelled: Manifest, counts: NDArray[np.int64], *, frames: int) -> tup
             f"files have {rates.min():.4g} to {rates.max():.4g} Hz, so a stride would mix speeds; a clip spans "
             f"{length:.2g} s"
         )
-        return Setting(name="rate_hz", value=rate, why=why), length * rates / np.maximum(counts - 1, 1)
+        return Setting(name="rate_hz", value=rate, why=why), length * rates / np.maximum(counts, 1)
     stride = int(np.clip(int(np.sort(counts)[len(counts) // 10]) // frames, 1, 4))
     span = (frames - 1) * stride + 1
     known_rates = rates[np.isfinite(rates)]

@@ -1,5 +1,6 @@
 """HTML fragments for notebooks, and pages with them for a browser: escaped, without scripts or external resources."""
 
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -68,13 +69,18 @@ _PAGE = """<!doctype html>
 """
 
 
+# Words of a script that is written from right to left. Without isolation, numbers after a name move to the next one.
+_LETTER = r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]"
+_RIGHT_TO_LEFT = re.compile(rf"{_LETTER}+(?: {_LETTER}+)*")
+
+
 def text(value: object) -> str:
     r"""Return a value as HTML text, with control characters made visible.
 
     >>> print(text("<b>\x07"))
     &lt;b&gt;\x07
     """
-    return escape(one_line(str(value)))
+    return _RIGHT_TO_LEFT.sub(r"<bdi>\g<0></bdi>", escape(one_line(str(value))))
 
 
 def fragment(title: str, *parts: str) -> str:

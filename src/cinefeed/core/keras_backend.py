@@ -23,6 +23,12 @@ def keras_backend() -> str | None:
     return next((name for name in names if find_spec(name) is not None), None)
 
 
+def can_import_keras() -> bool:
+    """Return whether Keras and the backend that it selects by itself are installed."""
+    backend = os.environ.get("KERAS_BACKEND") or _configured_backend() or "tensorflow"
+    return find_spec("keras") is not None and find_spec(backend) is not None
+
+
 def _configured_backend() -> str | None:
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     try:

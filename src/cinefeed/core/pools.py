@@ -25,8 +25,7 @@ _is_reported = False
 def wait_passively() -> None:
     """Set passive waiting in the environment of this process, for OpenMP libraries that are loaded later.
 
-    Variables that the user has set are not changed. The command line and `cinefeed.adapters` call it before torch is
-    imported.
+    Variables that the user has set are not changed. `import cinefeed` calls it.
     """
     global _is_too_late
     _is_too_late = _is_too_late or ("torch" in sys.modules and not is_passive())
@@ -49,9 +48,8 @@ def report_spinning() -> None:
         return
     _is_reported = True
     _log.warning(
-        "torch was imported before passive waiting was set: its %d threads spin while they wait, which makes a step "
-        "many times slower if other programs run; set OMP_WAIT_POLICY=PASSIVE in the environment before Python starts, "
-        "or import cinefeed.adapters before torch",
+        "torch was imported before cinefeed, so its %d threads spin while they wait, which makes a step many times "
+        "slower if other programs run; import cinefeed first, or set OMP_WAIT_POLICY=PASSIVE before Python starts",
         torch.get_num_threads(),
     )
 

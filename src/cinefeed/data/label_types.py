@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 Kind = Literal["classes", "numbers"]
 
-_HIGHEST_GRADE = 20  # larger integers are more likely counts, ages or years than grades
+_HIGHEST_CLASS = 1000  # larger integers are numbers, whatever they are of
 _MAX_EXACT = 2**53  # floats represent all integers up to here exactly
 TASKS = ("regression", "binary", "multiclass")
 
@@ -77,7 +77,7 @@ def label_type(values: Any) -> LabelType:
     if len(numbers) == 0:
         return NUMBERS
     low, high = pc.min_max(numbers).as_py().values()
-    if low < 0 or high > _HIGHEST_GRADE or not pc.all(pc.equal(numbers, pc.floor(numbers))).as_py():
+    if low < 0 or high > _HIGHEST_CLASS or not pc.all(pc.equal(numbers, pc.floor(numbers))).as_py():
         return NUMBERS
     if high <= 1:
         return CLASSES

@@ -5,6 +5,7 @@ More than 400 lines, because it lists all settings and public methods; the other
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -378,15 +379,17 @@ class Feed:
         return self._builder.finish(pending, worker_pool, StatsRecorder())[number]
 
     def __getitem__(self, index: int) -> Batch:
-        """Return one batch of the current epoch."""
-        return self.batch(index)
+        """Return one batch of the current epoch.
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
-        """Refuse torch's DataLoader, which asks this way for items to collate. Raises ArgumentError."""
-        raise ArgumentError(
-            f"a DataLoader of torch asks this feed for {len(indices)} items to collate, and a feed makes whole "
-            "batches; use cinefeed.adapters.torch.FeedLoader(feed) in its place"
-        )
+        Raises ArgumentError if a DataLoader or a Subset of torch asks, which would collate batches, or get the same
+        clips in every epoch.
+        """
+        if str(sys._getframe(1).f_globals.get("__name__")).startswith("torch.utils.data"):
+            raise ArgumentError(
+                "torch's DataLoader asks this feed for items, and a feed makes whole batches, other ones in each "
+                "epoch; use cinefeed.adapters.torch.FeedLoader(feed) instead, and split the manifest, not the feed"
+            )
+        return self.batch(index)
 
     def replay(self, epoch: int, index: int) -> Batch:
         """Return one clip of an epoch, as in the batch of the feed, as a batch of size 1 with its `parameters`.

@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 
-from cinefeed.core.errors import StaleIteratorError
+from cinefeed.core.errors import FeedError, StaleIteratorError
 from cinefeed.core.machine import CpuMeter
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.batch_builder import BatchBuilder
@@ -247,6 +247,12 @@ class EpochIterator(Iterator[Batch]):
             self.begun = True
             self._epoch, self._num_given = epochs.epoch, epochs.start
             self._count = epochs.builder.count(self._epoch)
+            share, draws = epochs.builder.share, len(epochs.builder.plan_of(self._epoch).rows)
+            if draws and not self._count:
+                raise FeedError(
+                    f"an epoch of {draws} draws has no full batch of {share.draws}, and drop_last leaves out the rest; "
+                    "take a smaller batch_size, or drop_last=False"
+                )
             epochs.cpu.start(self._prefetcher.worker_pool.pids)
             self._mark = time.perf_counter()
         batch = None

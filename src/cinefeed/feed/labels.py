@@ -278,8 +278,9 @@ def read_targets(
 ) -> Targets:
     """Read a label column as targets of `task`; None selects the task by `is_classes` and the number of classes.
 
-    `classes` defines the order of the class numbers, by default sorted by name. In a binary task the second class is
-    the positive one. Raises LabelError if a label is missing, not finite, or not one of `classes`.
+    `classes` defines the order of the class numbers: by default numbers ascend, and other classes are sorted by name.
+    In a binary task the second class is the positive one. Raises LabelError if a label is missing, not finite, or not
+    one of `classes`.
     """
     if task is not None and task not in get_args(Task):
         raise SettingError(f"task={task!r} is not a task; {did_you_mean(str(task), get_args(Task))}")
@@ -304,7 +305,12 @@ def read_targets(
         _refuse(pa.array(~np.isfinite(values)), ids, f"an infinite {name!r} label", "correct the label")
         return Targets(task=task, classes=(), values=values.astype(np.float32))
     text = class_names(column)
-    names = tuple(sorted(pc.unique(text).to_pylist())) if classes is None else tuple(str(each) for each in classes)
+    if classes is not None:
+        names = tuple(str(each) for each in classes)
+    elif is_number(kind):  # 2 before 10
+        names = tuple(dict.fromkeys(class_names(pc.unique(column).sort()).to_pylist()))
+    else:
+        names = tuple(sorted(pc.unique(text).to_pylist()))
     if len(set(names)) < 2:
         raise LabelError(
             f"{name!r} has {len(set(names))} class ({', '.join(names)}); a classification needs two or more: "

@@ -36,6 +36,7 @@ HINTS = {
     "num_workers": "did you mean 'workers'?",
     "balance": "give sampler=BalancedClasses() or sampler=UniformLabels()",
     "device": "give it to FeedLoader(feed, device=...) of cinefeed.adapters.torch",
+    "layout": "give it to FeedLoader(feed, layout=...) of cinefeed.adapters.torch",
 }
 
 

@@ -45,8 +45,9 @@ def weighted_classes(
 ) -> tuple[ByMetric, dict[str, ByMetric]]:
     """Return the metrics of `classification_metrics` with ece, and those of each class against the rest.
 
-    Each metric is (resamples,), for `weights` (resamples, units). Macro averages are over the classes that occur in the
-    whole set; they are NaN for a resample without one of these classes.
+    Each metric is (resamples,), for `weights` (resamples, units). As in `classification_metrics`, macro averages of
+    three or more classes are over the classes that occur, here in each resample: with three videos of each of 30
+    classes nine of ten resamples have none of some class.
     """
     target, columns = class_columns(targets=targets, scores=scores, classes=classes)
     is_binary = len(classes) == 2
@@ -55,14 +56,18 @@ def weighted_classes(
     by_class = {
         name: _one_vs_rest(target == k, columns[:, k], predicted == k, weights) for k, name in enumerate(classes)
     }
-    present = [classes[k] for k in np.unique(target)]
-    averaged = [classes[1]] if is_binary else present
-    macro = {
-        name: np.mean([by_class[each][name] for each in averaged], axis=0)
-        for name in ("f1", "average_precision", "auroc", "sensitivity", "specificity")
-    }
-    sensitivities = [by_class[each]["sensitivity"] for each in present]
-    macro["balanced_accuracy"] = np.mean(sensitivities, axis=0) if len(present) > 1 else np.full(len(weights), np.nan)
+    names = ("f1", "average_precision", "auroc", "sensitivity", "specificity")
+    if is_binary:
+        positive = by_class[classes[1]]
+        macro = {name: positive[name] for name in names}
+        macro["balanced_accuracy"] = (positive["sensitivity"] + positive["specificity"]) / 2
+    else:
+        occurs = np.stack([weights @ (target == k) > 0 for k in range(len(classes))])  # (classes, resamples)
+        macro = {
+            name: np.where(occurs, [by_class[each][name] for each in classes], 0).sum(axis=0) / occurs.sum(axis=0)
+            for name in names
+        }
+        macro["balanced_accuracy"] = _nan_unless(occurs.sum(axis=0) > 1, macro["sensitivity"])
     macro["accuracy"] = weights @ (target == predicted) / total
     confidence, outcome = confidences(targets=targets, scores=scores, classes=classes)
     macro["ece"] = _ece(confidence, outcome, weights)

@@ -1,10 +1,8 @@
 """Networks for clips, as functions that return a `keras.Model`. Importing it imports Keras and its backend."""
 
 from cinefeed.core.errors import keras_missing
-from cinefeed.core.pools import wait_passively as _wait_passively
 
 try:
-    _wait_passively()  # before Keras loads torch
     import keras as _keras  # noqa: F401
 except ImportError as _error:
     raise keras_missing(_error) from None

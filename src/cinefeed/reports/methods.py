@@ -110,6 +110,7 @@ def _values(page: PageData) -> dict[str, Any]:
         "row_count": sum(numbers[-1] for _, numbers in page.counts.parts) if page.counts else 0,
         "by_validation": by_validation,
         "monitor": page.run.get("monitor", monitor),
+        "loss": _loss(train, targets),
         "choices": ["the epoch"] * by_validation + ["the threshold"] * has_threshold,
         "weighted": train.get("class_weights") == "balanced",
         "corrected": any(target.get("corrected") for target in measured.values()),
@@ -122,6 +123,15 @@ def _values(page: PageData) -> dict[str, Any]:
             for name, target in measured.items()
         },
     }
+
+
+def _loss(train: Mapping[str, Any], targets: list[dict[str, Any]]) -> str:
+    """Return the loss of a training, in words if it follows from the tasks."""
+    loss = str(train.get("loss", "auto"))
+    if loss != "auto":
+        return loss.replace("_", "-")
+    by_task = {bool(target["classes"]) for target in targets}
+    return " and ".join("cross-entropy" if is_classes else "mean squared error" for is_classes in sorted(by_task))
 
 
 def _model(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _MANY = 8  # classes: a larger confusion matrix takes the full width
 _THRESHOLD_SOURCES = {
     "val": "the one with the {rule} on the validation part",
     "frozen": "that of the training run, with the {rule} on its validation part",
-    "0.5": "the default, as there is no validation part",
+    "0.5": "the default, as there is no validation part with both classes",
     "folds": "the mean over the folds, each with the {rule} on its own validation part",
 }
 

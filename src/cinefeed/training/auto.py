@@ -25,7 +25,7 @@ def with_choices(settings: Settings, spec: FeedSpec, *, videos: int, batches: in
     if train.learning_rate == AUTO:
         values["learning_rate"] = learning_rate_of(model.name)
     if train.epochs == AUTO:
-        values["epochs"] = max(num_epochs(batches), train.warmup_epochs + 1, train.unfreeze_epoch + 1)
+        values["epochs"] = max(num_epochs(batches), train.unfreeze_epoch + 1)
     return replace(settings, model=model, train=replace(train, **values))
 
 

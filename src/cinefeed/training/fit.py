@@ -67,7 +67,7 @@ from cinefeed.training.run import (
     write_spec,
 )
 from cinefeed.training.sample_images import keep_pictures
-from cinefeed.training.setup import build_feed, check_labels, choose_rows, keep_flow, make_parts, usable_rows
+from cinefeed.training.setup import build_feed, check_labels, choose_rows, keep_flow, left_out, make_parts, usable_rows
 from cinefeed.training.stopping import choose_patience, stop_reason, stoppers_for
 from cinefeed.training.threads import VERSIONS, choose_threads, read_threads, restored_threads, use_threads
 from cinefeed.training.weights import check_weights, load_weights
@@ -130,7 +130,10 @@ def _train(
     if first and resumes:
         check_same(folder, settings)
 
-    rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
+    selected = choose_rows(Manifest.read(settings.data.manifest), settings)
+    rows, failures = usable_rows(selected)
+    if note := left_out(selected, rows):
+        say(note)
     parts = make_parts(rows, settings)
     if first and resumes:
         check_same_rows(folder, parts)
@@ -214,7 +217,7 @@ def _train(
                     not stage.unfreeze and train_settings.schedule != "cosine" and train_settings.warmup_epochs
                 )
                 warm_up = (
-                    [WarmUp(stage.learning_rate, steps=train_settings.warmup_epochs * len(feed))]
+                    [WarmUp(stage.learning_rate, steps=min(train_settings.warmup_epochs, num_epochs - 1) * len(feed))]
                     if is_warmed_up
                     else []
                 )

@@ -3,10 +3,8 @@
 from typing import Any
 
 from cinefeed.core.errors import keras_missing
-from cinefeed.core.pools import wait_passively
 
 try:
-    wait_passively()  # before Keras loads torch
     import keras
 except ImportError as error:
     raise keras_missing(error) from None  # the traceback of Keras' own imports has 40 lines and names no remedy

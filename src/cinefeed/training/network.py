@@ -220,8 +220,8 @@ def loss_for(settings: Settings, spec: FeedSpec) -> keras.losses.Loss | dict[str
         raise SettingError(f"[train] loss = {name!r} is for {purpose}; the task is {tasks!r}: leave it out")
     smoothing = settings.train.label_smoothing
     if smoothing and (name == "focal" or not any(target.classes for target in targets)):
-        found = "the loss is 'focal'" if name == "focal" else "no target has classes"
-        raise SettingError(f"[train] label_smoothing = {smoothing} is for cross-entropy, and {found}: leave it out")
+        reason = "the loss is 'focal'" if name == "focal" else "no target has classes"
+        raise SettingError(f"[train] label_smoothing = {smoothing} is for cross-entropy, and {reason}: leave it out")
     losses = {
         each.name: _loss(each, name if _kind(each) == kind else "auto", soft=spec.soft, smoothing=smoothing)
         for each in targets

@@ -117,7 +117,7 @@ def check_same(folder: Path, settings: Settings) -> None:
     saved, current = settings_of_run(folder), settings
     differences = [
         f"[{section}] {name} = {there!r} there, {here!r} here"
-        for (section, name), (there, here) in setting_differences(saved, current).items()
+        for (section, name), (there, here) in sorted(setting_differences(saved, current).items())
         if name not in _NO_MATTER.get(section, ())
     ]
     if differences:
@@ -130,10 +130,10 @@ def check_same(folder: Path, settings: Settings) -> None:
 def setting_differences(saved: Settings, current: Settings) -> dict[tuple[str, str], tuple[Any, Any]]:
     """Return the settings that differ, by section and name; not those that are "auto" and that a run has chosen."""
     there, here = (_flatten(to_table(each)) for each in (saved, current))
-    chosen = {("train", name) for name in ("epochs", "learning_rate") if here["train", name] == AUTO}
+    ignored = {("train", name) for name in ("epochs", "learning_rate") if here["train", name] == AUTO}
     if here["model", "name"] == AUTO:
-        chosen |= {key for key in {*there, *here} if key[0] == "model"}
-    names = sorted({*there, *here} - chosen)
+        ignored |= {key for key in {*there, *here} if key[0] == "model"}
+    names = [name for name in {**here, **there} if name not in ignored]  # in the order of the sections
     return {name: (there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)}
 
 

@@ -124,6 +124,14 @@ def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
     return manifest.take(playable, step="with frames that can be read"), failures
 
 
+def left_out(selected: Manifest, usable: Manifest) -> str:
+    """Return a line about selected rows that are not usable, see `usable_rows`; "" if there are none."""
+    count = len(selected) - len(usable)
+    verb = "is" if count == 1 else "are"
+    rows = count_having(count, len(selected), "row")
+    return f"{rows} no frame that can be read, and {verb} left out: see failures.json" if count else ""
+
+
 def make_parts(manifest: Manifest, settings: Settings) -> Parts:
     """Return the parts of `[data.split]`: a new random split, or those of a column; runs `check_evaluation` first.
 

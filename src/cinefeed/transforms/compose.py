@@ -32,6 +32,7 @@ from cinefeed.transforms.fuse import (
     may_retime,
     select_parts,
 )
+from cinefeed.transforms.intensity_linear import Normalize
 from cinefeed.transforms.resample import CropBox, Lanes, Matrix, invert, lanes_of, resample, whole_pixel_shift
 from cinefeed.transforms.yuv import lanes_to_rgb
 from cinefeed.video.clips import Frame
@@ -90,6 +91,8 @@ class Compose:
                     f"transforms[{number}] is {transform!r}, after one that returns {dtype}; transforms take "
                     f"{', '.join(map(str, _TYPES))}; move the one that returns {dtype} to the end"
                 )
+            if isinstance(transform, Normalize):
+                transform.check_input(frame.channels, dtype)
             transform = tried(transform, (frames, frame.height, frame.width, frame.channels), dtype)
             dtype = output_dtype(transform, dtype)
             ready.append(transform)

@@ -32,7 +32,8 @@ class Normalize:
 
     frame_max:  divides each frame by its maximum, as the 2020 system did (a black frame stays zero)
     clip_max:   divides the clip by its maximum, which keeps the relative brightness of its frames
-    standard:   subtracts `mean` and divides by `std`: one number, one per channel, or by default those of the clip
+    standard:   subtracts `mean` and divides by `std`: one number, one per channel, or by default those of the clip;
+                in the unit of the pixels: for uint8 those of ImageNet are (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)
     range:      maps `low` to 0 and `high` to 1; values outside are not clipped
     percentiles: as range, with `low` and `high` as percentiles of the clip, by default 1 and 99
 
@@ -95,15 +96,30 @@ class Normalize:
         """Whether each frame has its own curve."""
         return self.mode == "frame_max"
 
+    def check_input(self, channels: int, dtype: np.dtype[Any]) -> None:
+        """Raise SettingError for constants of another number of channels, or of pixels from 0 to 1 if they are not."""
+        self._check_channels(channels)
+        if self.mean is None or self.std is None or dtype.kind == "f":
+            return
+        means, largest = _as_array("mean", self.mean), np.iinfo(dtype).max
+        if means.min() > 0 and max(means.max(), _as_array("std", self.std).max()) < 1:
+            raise SettingError(
+                f"Normalize(mean={self.mean!r}, std={self.std!r}) is for pixels from 0 to 1, and these are {dtype}, "
+                f"from 0 to {largest}; multiply both by {largest}"
+            )
+
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
         """Return an empty dict: nothing is random. Raises SettingError for constants of another number of channels."""
+        self._check_channels(info.channels)
+        return {}
+
+    def _check_channels(self, channels: int) -> None:
         for name in ("mean", "std"):
             constants = getattr(self, name)
-            if isinstance(constants, tuple | list) and len(constants) not in (1, info.channels):
+            if isinstance(constants, tuple | list) and len(constants) not in (1, channels):
                 raise SettingError(
-                    f"Normalize({name}={constants!r}): {len(constants)} numbers for {info.channels} channel(s)"
+                    f"Normalize({name}={constants!r}): {len(constants)} numbers for {channels} channel(s)"
                 )
-        return {}
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
         """Return the frames as floats, (frames, height, width, channels)."""

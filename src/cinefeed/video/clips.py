@@ -32,7 +32,7 @@ def _check_positive(name: str, value: int) -> None:
         raise SettingError(f"{name}={value!r} must be a whole number of at least 1")
 
 
-@check_arguments()
+@check_arguments(hints=dict.fromkeys(("fps", "rate", "frame_rate"), "did you mean 'rate_hz'?"))
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
     """Selection of the frames of a clip: their number, stride (or rate) and position in the video.
@@ -182,7 +182,7 @@ def _extent(times: FrameTimes) -> str:
     return f", from {seconds[0]:.3f} to {seconds[-1]:.3f} s"
 
 
-@check_arguments()
+@check_arguments(hints=dict.fromkeys(("size", "shape"), "give height= and width=, as in Frame(height=112, width=112)"))
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
     """The target frame: its height, width, channels and dtype, and how other frames are fitted to it.

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import struct
+import tempfile
 import time
 import uuid
 import weakref
@@ -23,12 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from cinefeed.core.errors import SettingError
+from cinefeed.core.text import parse_bytes
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+# Environment variables of the folder and of its limit. They replace all settings: disks are those of the machine.
+CACHE, CACHE_BYTES = "CINEFEED_CACHE", "CINEFEED_CACHE_BYTES"
 _COUNT = struct.Struct("<q")
 _BLOCKED = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _RESERVED = ".reserved"  # a sparse file as large as the member that is being fetched
@@ -38,6 +42,20 @@ _EVICTED_SHARE = 1 / 64  # of the limit, that is freed at once: ranking 10,000 m
 
 # Returns for each key the number of the next draw that needs it, infinity if none is known.
 NextUses = Callable[[Sequence[str]], Sequence[float]]
+
+
+def cache_settings(folder: Path | None = None, limit: int | None = None) -> tuple[Path, int | None]:
+    """Return folder and limit of the cache: those of the environment, or else the given ones, or else the default."""
+    limit_text = os.environ.get(CACHE_BYTES)
+    return (
+        Path(os.environ.get(CACHE) or folder or default_folder()).expanduser(),
+        parse_bytes(limit_text, name=CACHE_BYTES) if limit_text else limit,
+    )
+
+
+def default_folder() -> Path:
+    """Return the folder of the cache if none is set: in the folder for temporary files, one for each user."""
+    return Path(tempfile.gettempdir(), f"cinefeed-cache-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
 
 
 class Hold:

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import random
-import tempfile
 import threading
 import weakref
 from collections import Counter
@@ -19,10 +18,10 @@ from typing import Any, NamedTuple, TypeVar
 from cinefeed.core.errors import ChangedFileError, FeedError, FetchError, SettingError
 from cinefeed.core.files import DISK_FULL
 from cinefeed.core.remote.address import RemoteRoot, without_secrets
-from cinefeed.core.remote.cache import Cache, Hold, NextUses, Partial
+from cinefeed.core.remote.cache import Cache, Hold, NextUses, Partial, cache_settings
 from cinefeed.core.remote.ranges import MergedRanges
 from cinefeed.core.remote.store import METADATA_SERVICE, RemoteFile, Store, is_permanent, open_store
-from cinefeed.core.text import format_bytes, parse_bytes
+from cinefeed.core.text import format_bytes
 
 _log = logging.getLogger(__name__)
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)  # seconds before a failed request is repeated, on average
@@ -71,24 +70,6 @@ def combined_tag(files: Iterable[RemoteFile]) -> int | None:
     if not all(tag for _, tag in versions):
         return None
     return -1 - (int.from_bytes(hashlib.blake2b(repr(versions).encode(), digest_size=8).digest()) >> 1)
-
-
-# Environment variables of the folder and of its limit. They replace all settings: disks are those of the machine.
-CACHE, CACHE_BYTES = "CINEFEED_CACHE", "CINEFEED_CACHE_BYTES"
-
-
-def cache_settings(folder: Path | None = None, limit: int | None = None) -> tuple[Path, int | None]:
-    """Return folder and limit of the cache: those of the environment, or else the given ones, or else the default."""
-    limit_text = os.environ.get(CACHE_BYTES)
-    return (
-        Path(os.environ.get(CACHE) or folder or default_folder()).expanduser(),
-        parse_bytes(limit_text, name=CACHE_BYTES) if limit_text else limit,
-    )
-
-
-def default_folder() -> Path:
-    """Return the folder of the cache if none is set: in the folder for temporary files, one for each user."""
-    return Path(tempfile.gettempdir(), f"cinefeed-cache-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
 
 
 class RemoteFiles:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import ChangedFileError, CinefeedError
 from cinefeed.core.remote.address import RemoteRoot, parse_root
-from cinefeed.core.remote.files import Member, RemoteFiles, cache_settings
+from cinefeed.core.remote.cache import cache_settings
+from cinefeed.core.remote.files import Member, RemoteFiles
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, VALUES, fact_value, metadata_columns, row_to_metadata
 from cinefeed.data.manifest.held import HeldSource
 from cinefeed.data.manifest.identity import FileState, change_of, content_hash, files_of, state_of

@@ -107,7 +107,7 @@ def _broken_findings(manifest: Manifest) -> list[Finding]:
             "unreadable_files",
             "without a readable frame",
             detail="They are empty, cut off before the first frame, encrypted, or not videos.",
-            advice="get them again from their source, or leave them out: training would stop there",
+            advice="get them again from their source, or accept that training leaves them out",
         ),
         *video_findings(
             remarks(np.flatnonzero(breaks & (frames > 0))),

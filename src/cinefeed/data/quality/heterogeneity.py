@@ -15,6 +15,12 @@ from cinefeed.data.quality.frame_summaries import FrameSummaries
 from cinefeed.video.clips import Clip
 
 _RATES_APART = 1.5  # ratio of rates: a clip by frame count then shows one and a half times as much of a heartbeat
+_MISSING_FRAMES = {  # by Clip(short=)
+    "repeat_last": "Their last frame is repeated, so the end of their clips is still",
+    "loop": "They are repeated from their start",
+    "pad": "The missing frames are black, and masked",
+    "error": "Reading them is an error",
+}
 _TRUE_VALUES = {"yes", "true", "1"}
 
 
@@ -55,7 +61,7 @@ def _short_findings(summaries: FrameSummaries, clip: Clip | None, count: int) ->
             "warning",
             "short_videos",
             f"{format_count(len(summaries.short_videos), 'video')} of {count:,} shorter than the clip",
-            detail="Their last frame is repeated (change it by Clip(short=...)), so the end of their clips is still.",
+            detail=f"{_MISSING_FRAMES[clip.short]} (the setting short of [clip]).",
             advice="use fewer --frames or a smaller --stride" if is_majority else "leave them out, or use fewer frames",
             rows=summaries.short_videos,
             remarks=list(summaries.short_videos.values()),

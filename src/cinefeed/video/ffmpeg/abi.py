@@ -8,6 +8,7 @@ table cannot crash the process.
 """
 
 import ctypes
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -166,7 +167,7 @@ def _decoded_differs(library: ctypes.CDLL, offsets: Offsets) -> str | None:
             return "the lines of a decoded AVFrame"
         luma, blue, red = (_long(frame, 8 * i) for i in range(3))
         apart = [_WIDTH * _HEIGHT, _WIDTH * _HEIGHT // 4]
-        if abs(luma - frame) > _NEAR or [blue - luma, red - blue] != apart:
+        if not _is_near(luma, frame) or [blue - luma, red - blue] != apart:
             return "the planes of a decoded AVFrame"
         if ctypes.string_at(luma, len(_PICTURE)) != _PICTURE:
             return "the pixels of a decoded AVFrame"
@@ -244,8 +245,18 @@ def _long(structure: int, place: int) -> int:
 
 
 def _is_near(value: int, structure: int) -> bool:
-    """Return whether a number can be the address of a small block allocated near a structure.
+    """Return whether a number can be the address of a block that was allocated with a structure, and is safe to read.
 
-    Such an address is safe to read: two adjacent smaller numbers read as one are almost never so near.
+    Two adjacent smaller numbers read as one are almost never so near. A block may also be far away: one that another
+    thread allocated and this one freed is used again.
     """
-    return value % 8 == 0 and value > 1 << 16 and abs(value - structure) < _NEAR
+    return value % 8 == 0 and value > 1 << 16 and (abs(value - structure) < _NEAR or _is_mapped(value))
+
+
+def _is_mapped(address: int) -> bool:
+    """Return whether an address of this process can be read; False where the system does not tell."""
+    try:
+        with open("/proc/self/mem", "rb", buffering=0) as memory:  # noqa: PTH123  # no file of a folder
+            return len(os.pread(memory.fileno(), 8, address)) == 8
+    except (OSError, OverflowError):
+        return False
