@@ -1,1 +1,1 @@
-"""Speed, measured side by side with peers. `make bench` runs what needs no peer beyond the installed ones."""
+"""Speed, measured side by side with peers. `make bench` runs all of it and writes docs/benchmarks.md."""
