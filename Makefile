@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BACKEND ?=# of the demo: torch or jax; by default an installed one, else torch
 DIR ?=# of make quick and make test: a folder or file of tests; by default all
+QUICK ?=# of make bench: 1 for a run of three minutes, which shows that it works
 BIN := .venv/bin
 MEASURED := video data transforms feed metrics# by make coverage
 
@@ -50,8 +51,16 @@ check: lint types docs test
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet, --strict would ignore warnings
 
-bench: .venv/installed
-	$(BIN)/python -m benchmarks
+bench: .venv-bench/installed
+	.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick)
+
+.venv-bench/installed: pyproject.toml constraints.txt benchmarks/peers.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt --requirement benchmarks/peers.txt \
+		--editable ".[keras,torch,dicom,remote,report]"
+	# litdata brings it; its build for CUDA stops torchcodec beside a PyTorch without, and nothing here needs it
+	.venv-bench/bin/python -m pip uninstall --quiet --yes torchvision
+	touch $@
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -63,4 +72,4 @@ bench: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv demo site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench .bench demo site .mypy_cache .ruff_cache .pytest_cache .hypothesis

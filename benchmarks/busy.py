@@ -23,10 +23,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.rows import Row, contestants, in_turns
 from cinefeed.config import parse, to_toml
 from cinefeed.core.cores import usable_cores
 from cinefeed.data.manifest.manifest import Manifest
@@ -176,6 +178,35 @@ def beside_loops(part: str, folder: Path, *, loops: list[int], epochs: int, vari
             )
 
 
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Yield the row of the benchmarks page: the demo's training beside two endless loops."""
+    variants: dict[str, dict[str, str]] = {"cinefeed": {}, "OpenMP's own waiting, one thread a core": BEFORE}
+    videos, epochs = (40, 1) if quick else (160, 3)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_demo_manifest(folder, videos=videos)
+
+        def seconds(environment: dict[str, str]) -> float:
+            return measure_train(folder, epochs=epochs, environment=environment).seconds
+
+        ways = {variant: partial(seconds, environment) for variant, environment in variants.items()}
+        with busy_loops(2):
+            values = in_turns(ways, runs=1 if quick else 2)
+    yield Row(
+        what=f"training, {videos} videos, beside 2 loops on {usable_cores()} cores",
+        unit="s an epoch",
+        check="Both train with the same settings on the same clips.",
+        higher_is_better=False,
+        contestants=contestants(values),
+    )
+
+
+def write_demo_manifest(folder: Path, *, videos: int) -> None:
+    """Write the videos of the demo and their manifest."""
+    labels = write_demo(folder / "videos", videos=videos, seed=7)
+    Manifest.scan(folder / "videos", labels=labels, out=folder / "manifest.parquet")
+
+
 def whole_demo(*, loops: list[int], videos: int, epochs: int) -> None:
     """Time `cinefeed demo` alone and beside the most loops, before and after."""
     options = ["--videos", str(videos), "--epochs", str(epochs)]
@@ -219,8 +250,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if {"feed", "train"} & {*parts}:
-            labels = write_demo(folder / "videos", videos=videos, seed=7)
-            Manifest.scan(folder / "videos", labels=labels, out=folder / "manifest.parquet")
+            write_demo_manifest(folder, videos=videos)
         if "threads" in parts:
             thread_steps(NETWORKS[:1] if args.quick else NETWORKS, steps=steps)
         if "feed" in parts:

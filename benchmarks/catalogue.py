@@ -9,7 +9,7 @@ import importlib
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks import aims
 from benchmarks.aims import MEAN, STD
+from benchmarks.rows import Row
 from cinefeed.transforms.base import ClipInfo, Transform
 from cinefeed.transforms.elastic import Elastic
 from cinefeed.transforms.framing import Pad, RandomResizedCrop, Resize
@@ -182,6 +183,7 @@ def timed(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 def imported(name: str) -> Any:
     try:
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network for its newest version
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return importlib.import_module(name)
@@ -241,9 +243,13 @@ def listed() -> None:
         print(f"  {compact_repr(mix) + ', a clip of a batch of 8':50}{milliseconds['cinefeed'] / 8:10.2f}")
 
 
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Yield the rows of the benchmarks page: the whole chains."""
+    yield from aims.rows(imported, quick=quick)
+
+
 def main() -> None:
     """Print the catalogue, then whole chains beside the peers and the aims."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network for its newest version
     cv2.setNumThreads(1)
     listed()
     aims.main(imported)

@@ -15,7 +15,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ import pyarrow as pa
 import torch
 
 import cinefeed as cf
+from benchmarks.rows import DATA, Row, contestants
 from cinefeed.adapters.keras import FeedDataset
 from cinefeed.data.manifest.encoded import feature_frame
 from cinefeed.encoders.video_encoder import VideoEncoder
@@ -118,10 +119,36 @@ def measure(videos: cf.Manifest, network: Network, *, name: str, epochs: int, fo
     }
 
 
+def rows(*, quick: bool) -> Iterator[Row | str]:
+    """Yield the row of the benchmarks page: epochs of one network on features and on frames, and the encoding."""
+    torch.set_num_threads(1)
+    if not (DATA / "lips").exists():
+        yield "`lips` is left out: CINEFEED_DATA has no folder of this name."
+        return
+    name, count = "cnn_rnn", 8 if quick else 48
+    with tempfile.TemporaryDirectory() as folder:
+        videos = videos_of(DATA / "lips", count)
+        row = measure(videos, NETWORKS[name], name=name, epochs=1 if quick else 3, folder=Path(folder, "features"))
+    yield Row(
+        what=f"{name}, {row['side']} x {row['side']}, {count} videos, 1 thread",
+        unit="processor s an epoch",
+        check="The frames are the same videos; features are of the same CNN.",
+        higher_is_better=False,
+        contestants=contestants(
+            {
+                "cinefeed, on encoded features": row["all_half_seconds"],
+                "the whole network on frames": row["all_whole_seconds"],
+                "cinefeed encode, once": [row["encoding_seconds"]],
+            },
+            bounds=["cinefeed encode, once"],
+        ),
+    )
+
+
 def main() -> None:
     """Measure the three networks and print a line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/lips"))
+    parser.add_argument("--data", type=Path, default=DATA / "lips")
     parser.add_argument("--videos", type=int, default=48)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--only", default="", help="networks with this in their name")

@@ -18,13 +18,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 import cinefeed as cf
+from benchmarks.rows import Row, contestants
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, metadata_to_row
 
 _FILES = 8
@@ -83,6 +86,35 @@ def write_manifest(folder: Path, rows: int) -> Path:
     return path
 
 
+def write_apart(path: Path, rows: int) -> None:
+    """Write a manifest in a process of its own, whose memory is returned."""
+    code = f"from benchmarks.manifests import *; write_manifest(Path({str(path.parent)!r}), {rows})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def measure(path: Path, sampler: str) -> dict[str, Any]:
+    """Return the times and the memory of a run."""
+    command = [sys.executable, "-c", _CODE, str(path), sampler]
+    result: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return result
+
+
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Yield the row of the benchmarks page: a manifest of a million rows until its first batch."""
+    count, parts = 100_000 if quick else 1_000_000, ("read", "feed", "first")
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name, f"{count}.parquet")
+        write_apart(path, count)
+        runs = [measure(path, "UniformLabels")["times"] for _ in range(1 if quick else 3)]
+    yield Row(
+        what=f"a manifest of {count:,} rows, uniform labels, 2 process workers",
+        unit="s",
+        check="There is no peer: none has a manifest or plans an epoch.",
+        higher_is_better=False,
+        contestants=contestants({"cinefeed": [sum(run[part][0] for part in parts) for run in runs]}),
+    )
+
+
 def main() -> None:
     """Print a line per number of rows and sampler, with the median of the runs and their range."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,14 +126,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for rows in options.rows:
             path = Path(name, f"{rows}.parquet")
-            code = f"from benchmarks.manifests import *; write_manifest(Path({name!r}), {rows})"
-            subprocess.run([sys.executable, "-c", code], check=True)  # a process of its own, whose memory is returned
+            write_apart(path, rows)
             for sampler in ("Natural", "UniformLabels"):
-                command = [sys.executable, "-c", _CODE, str(path), sampler]
-                runs = [
-                    json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-                    for _ in range(options.runs)
-                ]
+                runs = [measure(path, sampler) for _ in range(options.runs)]
                 print(f"{rows:>10,} {sampler:14}", end="")
                 for what in ("read", "feed", "plan", "first"):
                     wall, processor = zip(*(each["times"][what] for each in runs), strict=True)

@@ -14,7 +14,8 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 os.environ["KERAS_BACKEND"] = "torch"  # the peer by hand is torch, and the ratio is one of one library
 
@@ -24,9 +25,11 @@ import torch
 from keras import layers
 from torch import nn
 
+from benchmarks.rows import Row, contestants, in_turns
 from cinefeed.models import reference_cnn_lstm
 
 L2, RATE, UNITS, DROPOUT = 0.001, 1e-4, 128, 0.3
+MOST_FAR = 1e-3  # difference of predictions, as a share of them
 
 
 def of_frame(shape: tuple[int, int, int]) -> keras.Model:
@@ -172,6 +175,60 @@ def steps(
     return results
 
 
+def networks(*, batch: int, frames: int, side: int) -> tuple[dict[str, Callable[[], object]], dict[str, float], str]:
+    """Return a training step of each network, how far their predictions are apart, and the numbers of parameters."""
+    keras.utils.set_random_seed(0)
+    shape = (frames, side, side, 1)
+    folded, distributed, by_hand = reference_cnn_lstm(shape), time_distributed(shape), ByHand(shape)
+    distributed.set_weights(folded.get_weights())
+    give_weights(by_hand, folded)
+    rng = np.random.default_rng(0)
+    clips = torch.from_numpy(rng.random((batch, *shape), np.float32))
+    targets = torch.from_numpy(rng.random((batch, 1), np.float32))
+    count = sum(each.numel() for each in by_hand.parameters() if each.requires_grad)
+    text = f"{folded.count_params():,} parameters; by hand {count:,}, without the means and variances of batch norm"
+    far = differences(folded, distributed, by_hand, clips)
+    return steps(folded, distributed, by_hand, clips, targets), far, text
+
+
+def measure(ways: dict[str, Callable[[], object]], *, runs: int) -> dict[str, list[float]]:
+    """Return the milliseconds of each step and run."""
+    for step in ways.values():
+        step()  # the first makes the optimiser's variables, and more
+
+    def milliseconds(step: Callable[[], object]) -> float:
+        started = time.perf_counter()
+        step()
+        return 1e3 * (time.perf_counter() - started)
+
+    return in_turns({name: partial(milliseconds, step) for name, step in ways.items()}, runs=runs)
+
+
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Yield the row of the benchmarks page."""
+    torch.set_num_threads(2)
+    frames, side = (9, 96) if quick else (25, 150)
+    ways, far, _ = networks(batch=2, frames=frames, side=side)
+    names = {
+        "folded": "cinefeed, reference_cnn_lstm",
+        "TimeDistributed": "Keras, TimeDistributed, as in 2020",
+        "by hand": "plain PyTorch",
+    }
+    values = measure(ways, runs=1 if quick else 7)
+    yield Row(
+        what=f"2020 network, 2 clips of {frames} x {side} x {side}",
+        unit="ms a step",
+        check="Predictions with the same weights were compared, up to a part in a thousand.",
+        higher_is_better=False,
+        contestants=contestants(
+            {names[name]: each for name, each in values.items()},
+            problems={
+                names[name]: f"predictions differ by {value:.1e}" for name, value in far.items() if value > MOST_FAR
+            },
+        ),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=2)
@@ -181,31 +238,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    keras.utils.set_random_seed(0)
-
-    shape = (args.frames, args.side, args.side, 1)
-    folded, distributed, by_hand = reference_cnn_lstm(shape), time_distributed(shape), ByHand(shape)
-    distributed.set_weights(folded.get_weights())
-    give_weights(by_hand, folded)
-    rng = np.random.default_rng(0)
-    clips = torch.from_numpy(rng.random((args.batch, *shape), np.float32))
-    targets = torch.from_numpy(rng.random((args.batch, 1), np.float32))
-    count = sum(each.numel() for each in by_hand.parameters() if each.requires_grad)
-    print(f"{folded.count_params():,} parameters; by hand {count:,}, without the means and variances of batch norm")
-    far = differences(folded, distributed, by_hand, clips)
+    ways, far, text = networks(batch=args.batch, frames=args.frames, side=args.side)
+    print(text)
     print("predictions differ by", ", ".join(f"{value:.1e} ({name})" for name, value in far.items()))
-    if max(far.values()) > 1e-3:
+    if max(far.values()) > MOST_FAR:
         raise SystemExit("they are not the same network")
-
-    ways = steps(folded, distributed, by_hand, clips, targets)
-    for step in ways.values():
-        step()  # the first makes the optimiser's variables, and more
-    timings: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(args.runs):
-        for name, step in ways.items():
-            started = time.perf_counter()
-            step()
-            timings[name].append(1e3 * (time.perf_counter() - started))
+    timings = measure(ways, runs=args.runs)
     print(f"{args.batch} clips {args.frames} x {args.side} x {args.side}, {args.threads} threads, {args.runs} runs")
     for name, each in timings.items():
         print(f"{name:16} {statistics.median(each):8.0f} ms a step   (from {min(each):.0f} to {max(each):.0f})")

@@ -19,7 +19,9 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -27,19 +29,22 @@ import numpy as np
 import torch
 
 import cinefeed as cf
-from benchmarks.packing_peers import PeerSettings, arrays_peer, litdata_peer, webdataset_peer
+from benchmarks.packing_peers import Batches, PeerSettings, arrays_peer, litdata_peer, peer_problem, webdataset_peer
+from benchmarks.rows import Row, contestants, missing
 from cinefeed.packing.pack import pack
 from cinefeed.packing.settings import PackSettings
 from cinefeed.testing.videos import write_video
 
 STRIDE, DEGREES, PIXELS, BATCH = 2, 25.0, 15.0, 16
 VIDEOS, LENGTH, HEIGHT, WIDTH = 16, 240, 240, 320
+CODECS = "raw,ffv1,jpeg,h264"
+CONTEST = ("data", "channels", "side", "frames", "workers", "codecs")  # options of a contest
 
 
-def long_gops(folder: Path) -> Path:
+def long_gops(folder: Path, *, videos: int = VIDEOS) -> Path:
     """Write videos of smooth moving noise with one key frame each."""
     folder.mkdir()
-    for number in range(VIDEOS):
+    for number in range(videos):
         steps = np.random.default_rng(number).integers(-6, 7, (LENGTH, HEIGHT // 16, WIDTH // 16, 3)).cumsum(axis=0)
         small = np.clip(steps + 128, 0, 255).astype(np.uint8)
         frames = np.stack([cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for frame in small])
@@ -104,6 +109,35 @@ def bytes_in(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def count(batches: Iterator[torch.Tensor]) -> int:
+    """Return the number of clips of some batches."""
+    return sum(len(batch) for batch in batches)
+
+
+@dataclass(kw_only=True)
+class Contest:
+    """All contestants by name: functions that run some epochs, the feeds behind some of them, sizes, and problems."""
+
+    ways: dict[str, Callable[[range], int]] = field(default_factory=dict)
+    feeds: dict[str, cf.Feed] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    packing_seconds: dict[str, float] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def add_peer(self, name: str, make: Callable[[], Batches], check: Callable[[Batches], str], size: int) -> None:
+        """Add a peer whose frames are checked, or the problem that it cannot be made."""
+        try:
+            peer = make()
+            problem = check(peer)
+        except (ImportError, RuntimeError, OSError) as error:
+            self.problems[name] = missing(error)
+            return
+        if problem:
+            self.problems[name] = problem
+        self.ways[name] = lambda epochs: count(peer(epochs))
+        self.sizes[name] = size
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,72 +149,84 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=0)
-    parser.add_argument("--codecs", default="raw,ffv1,jpeg,h264")
+    parser.add_argument("--codecs", default=CODECS)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    peer = PeerSettings(
-        side=options.side,
-        frames=options.frames,
-        stride=STRIDE,
-        degrees=DEGREES,
-        pixels=PIXELS,
-        batch_size=BATCH,
-    )
     with tempfile.TemporaryDirectory() as name:
-        compare(Path(name), options, peer)
+        contest = contest_of(Path(name), **{key: vars(options)[key] for key in CONTEST})
+        if options.epochs:
+            whole_time(contest.feeds, contest.packing_seconds, epochs=options.epochs)
+        print_rates(contest, measure(contest, runs=options.runs, seconds=options.seconds))
 
 
-def compare(folder: Path, options: argparse.Namespace, peer: PeerSettings) -> None:
-    """Pack, collect the contestants, and measure them."""
-    channels, workers = options.channels, options.workers
-    manifest = cf.Manifest.scan(options.data or long_gops(folder / "source"), progress=False).readable()
-    feeds = {"source": make_feed(manifest, peer, channels=channels, workers=workers)}
-    sizes = {"source": sum(path.stat().st_size for path in {manifest.path_of(row) for row in range(len(manifest))})}
-    packing_seconds = {}
-    for codec in options.codecs.split(","):
+def contest_of(
+    folder: Path,
+    *,
+    data: Path | None,
+    channels: int,
+    side: int,
+    frames: int,
+    workers: int,
+    codecs: str,
+    videos: int = VIDEOS,
+) -> Contest:
+    """Pack, and collect the contestants."""
+    torch.set_num_threads(1)
+    peer = PeerSettings(side=side, frames=frames, stride=STRIDE, degrees=DEGREES, pixels=PIXELS, batch_size=BATCH)
+    manifest = cf.Manifest.scan(data or long_gops(folder / "source", videos=videos), progress=False).readable()
+    contest = Contest(feeds={"source": make_feed(manifest, peer, channels=channels, workers=workers)})
+    contest.sizes["source"] = sum(
+        path.stat().st_size for path in {manifest.path_of(row) for row in range(len(manifest))}
+    )
+    for codec in codecs.split(","):
         began = time.perf_counter()
         rows = -(-len(manifest) // 4)  # a shard for each worker of WebDataset
-        side = round(peer.side * 8 / 7)
-        settings = PackSettings(codec=codec, short_side=side, channels=channels, rows_per_shard=rows)
+        settings = PackSettings(
+            codec=codec, short_side=round(peer.side * 8 / 7), channels=channels, rows_per_shard=rows
+        )
         pack(manifest, out=folder / codec, settings=settings, progress=False)
-        packing_seconds[codec] = time.perf_counter() - began
-        print(f"packed as {codec} in {packing_seconds[codec]:.1f} s")
+        contest.packing_seconds[codec] = time.perf_counter() - began
         packed = cf.Manifest.read(folder / codec)
-        feeds[codec] = make_feed(packed, peer, channels=channels, workers=workers)
-        sizes[codec] = bytes_in(folder / codec)
-    contestants: dict[str, Callable[[range], int]] = {
-        name: lambda epochs, feed=feed: run_feed(feed, epochs) for name, feed in feeds.items()
-    }
-    if options.epochs:
-        whole_time(feeds, packing_seconds, epochs=options.epochs)
+        contest.feeds[codec] = make_feed(packed, peer, channels=channels, workers=workers)
+        contest.sizes[codec] = bytes_in(folder / codec)
     raw = cf.Manifest.read(folder / "raw")
     arrays = write_arrays(raw, folder / "arrays", channels=channels)
-    contestants["transform alone"] = transform_alone(feeds["raw"], raw)
-    contestants["npy, DataLoader"] = arrays_peer(arrays, peer, workers)
-    sizes["npy, DataLoader"] = bytes_in(folder / "arrays")
-    try:
-        contestants["npy, LitData"] = litdata_peer(arrays, folder / "litdata", peer, workers)
-        sizes["npy, LitData"] = bytes_in(folder / "litdata")
-    except ImportError as error:
-        print(error)
-    for codec in options.codecs.split(","):
-        try:
-            contestants[f"{codec}, WebDataset"] = webdataset_peer(folder / codec, peer, workers)
-            sizes[f"{codec}, WebDataset"] = sizes[codec]
-        except ImportError as error:
-            print(error)
-    try:
-        from benchmarks.whole_path import FRAMES, SIDE, run_peer
+    scanned = cf.Manifest.scan(folder / "arrays", progress=False)
+    contest.feeds[".npy"] = make_feed(scanned, peer, channels=channels, workers=workers)
+    contest.sizes[".npy"] = bytes_in(folder / "arrays")
+    contest.ways |= {name: lambda epochs, feed=feed: run_feed(feed, epochs) for name, feed in contest.feeds.items()}
+    contest.ways["transform alone"] = transform_alone(contest.feeds["raw"], raw)
 
-        if (peer.side, peer.frames) == (SIDE, FRAMES):
-            for resize, label in ((True, "torchcodec, resized"), (False, "torchcodec, full size")):
-                contestants[label] = lambda epochs, resize=resize: run_peer(
-                    feeds["source"], epochs, workers, resize=resize
-                )
-                sizes[label] = sizes["source"]
+    def check(videos: cf.Manifest) -> Callable[[Batches], str]:
+        return lambda batches: peer_problem(batches(range(1)), videos, peer, channels=channels)
+
+    npy_bytes = contest.sizes[".npy"]
+    contest.add_peer(".npy, DataLoader", lambda: arrays_peer(arrays, peer, workers), check(raw), npy_bytes)
+    contest.add_peer(
+        ".npy, LitData", lambda: litdata_peer(arrays, folder / "litdata", peer, workers), check(raw), npy_bytes
+    )
+    for codec in codecs.split(","):
+        make = partial(webdataset_peer, folder / codec, peer, workers)
+        contest.add_peer(f"{codec}, WebDataset", make, check(cf.Manifest.read(folder / codec)), contest.sizes[codec])
+    add_torchcodec(contest, peer, workers)
+    return contest
+
+
+def add_torchcodec(contest: Contest, peer: PeerSettings, workers: int) -> None:
+    """Add torchcodec on the source, with a DataLoader, where its clips have the size of the others."""
+    try:
+        from benchmarks.whole_path import FRAMES, SIDE, peer_frames_problem, run_peer
     except SystemExit as error:
-        print(error)
-    measure(contestants, sizes, feeds, runs=options.runs, seconds=options.seconds)
+        contest.problems["torchcodec"] = missing(error)
+        return
+    if (peer.side, peer.frames) != (SIDE, FRAMES):
+        return
+    feed = contest.feeds["source"]
+    problem = peer_frames_problem(feed)
+    for resize, label in ((True, "torchcodec, resized"), (False, "torchcodec, full size")):
+        contest.ways[label] = lambda epochs, resize=resize: run_peer(feed, epochs, workers, resize=resize)
+        contest.sizes[label] = contest.sizes["source"]
+        if problem:
+            contest.problems[label] = problem
 
 
 def whole_time(feeds: dict[str, cf.Feed], packing_seconds: dict[str, float], *, epochs: int) -> None:
@@ -198,28 +244,68 @@ def whole_time(feeds: dict[str, cf.Feed], packing_seconds: dict[str, float], *, 
         print(f"{name:8} {epochs} epochs {seconds:7.1f} s, with packing {whole:7.1f} s: {ratio:.2f} times as fast")
 
 
-def measure(contestants, sizes, feeds, *, runs: int, seconds: float) -> None:
-    """Run the contestants in turn, and print medians, ratios to the source's feed, and sizes."""
-    for feed in feeds.values():
+def measure(contest: Contest, *, runs: int, seconds: float) -> dict[str, list[float]]:
+    """Run the contestants in turn; return the clips a second of each run."""
+    for feed in contest.feeds.values():
         run_feed(feed, range(10**6, 10**6 + 1))  # compiles the kernels, warms the disk's cache
-    rates: dict[str, list[float]] = {name: [] for name in contestants}
-    passes = {name: enough_passes(contestant, seconds) for name, contestant in contestants.items()}
+    rates: dict[str, list[float]] = {name: [] for name in contest.ways}
+    passes = {name: enough_passes(way, seconds) for name, way in contest.ways.items()}
     for run in range(1, runs + 1):
-        for name, contestant in contestants.items():
-            for feed in feeds.values():
+        for name, way in contest.ways.items():
+            for feed in contest.feeds.values():
                 feed.set_epoch(10**6)
             began = time.perf_counter()
-            clips = contestant(range(run * passes[name], (run + 1) * passes[name]))
+            clips = way(range(run * passes[name], (run + 1) * passes[name]))
             rates[name].append(clips / (time.perf_counter() - began))
+    return rates
+
+
+def print_rates(contest: Contest, rates: dict[str, list[float]]) -> None:
+    """Print medians, ratios to the source's feed and to torchcodec, sizes, and problems."""
     fastest_peer = [max(each) for each in zip(*(rates[name] for name in rates if "torchcodec" in name), strict=True)]
     for name, each in rates.items():
         line = f"{name:22} {statistics.median(each):8.1f} clips/s ({min(each):.1f} to {max(each):.1f})"
-        line += f"   {sizes[name] / 1e6:8.1f} MB" if name in sizes else " " * 14
+        line += f"   {contest.sizes[name] / 1e6:8.1f} MB" if name in contest.sizes else " " * 14
         for other, others in (("source", rates["source"]), ("torchcodec", fastest_peer)):
             if others:
                 ratio = statistics.median(one / two for one, two in zip(each, others, strict=True))
                 line += f"   {ratio:6.2f} times {other}"
         print(line, flush=True)
+    for name, problem in contest.problems.items():
+        print(f"{name} {problem}")
+
+
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Yield the rows of the benchmarks page, all measured in the same runs: `.npy` files, and each codec."""
+    sides = {"channels": 3, "side": 112, "frames": 16, "workers": 1, "videos": 4 if quick else VIDEOS}
+    with tempfile.TemporaryDirectory() as folder:
+        contest = contest_of(Path(folder), data=None, codecs="raw,jpeg" if quick else CODECS, **sides)
+        rates = measure(contest, runs=1 if quick else 3, seconds=0.2 if quick else 1.0)
+    packed = [name for name in contest.feeds if name not in ("source", ".npy")]
+    torchcodec = [name for name in [*rates, *contest.problems] if name.startswith("torchcodec")]
+    peers = {
+        ".npy": [".npy, DataLoader", ".npy, LitData"],
+        **{codec: [f"{codec}, WebDataset"] for codec in packed},
+        "source": torchcodec,
+    }
+    peers["raw"] += [".npy, DataLoader", ".npy, LitData"]  # the same bytes in another container
+    for name, others in peers.items():
+        values = {f"cinefeed, {name}": rates[name]} | {peer: rates[peer] for peer in others if peer in rates}
+        problems = {peer: contest.problems[peer] for peer in others if peer in contest.problems}
+        if name == "raw":
+            values["cinefeed, the transform alone"] = rates["transform alone"]
+        sizes = {f"cinefeed, {name}": contest.sizes[name]} | contest.sizes
+        yield Row(
+            what="the source, H.264, one key frame in 240" if name == "source" else f"`{name}`",
+            unit="clips/s",
+            check="A clip of every video of every peer was compared with cinefeed's frames and with their neighbours.",
+            contestants=contestants(
+                values,
+                problems=problems,
+                bounds=["cinefeed, the transform alone"],
+                notes={each: f"{size / 1e6:.1f} MB" for each, size in sizes.items()},
+            ),
+        )
 
 
 def enough_passes(contestant: Callable[[range], int], seconds: float) -> int:

@@ -5,7 +5,7 @@ Each cuts a clip out of a packed video and turns it with OpenCV: no peer resizes
 
 import io
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
+
+import cinefeed as cf
+from benchmarks.rows import frames_problem, wrong_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,26 +64,30 @@ class Arrays(Dataset):
         return self.settings.turned(video[self.settings.indices(len(video), index)], index)
 
 
-def arrays_peer(paths: list[Path], settings: PeerSettings, workers: int) -> Callable[[range], int]:
-    """Return a function that runs some epochs over `.npy` files and returns the number of clips."""
+Batches = Callable[[range], Iterator[torch.Tensor]]  # of clips (batch, frames, side, side[, channels]) of some epochs
 
-    def run(epochs: range) -> int:
+
+def arrays_peer(paths: list[Path], settings: PeerSettings, workers: int) -> Batches:
+    """Return a function that yields the batches of some epochs over `.npy` files."""
+
+    def run(epochs: range) -> Iterator[torch.Tensor]:
         clips = Arrays(paths * len(epochs), settings)
-        return sum(len(batch) for batch in DataLoader(clips, batch_size=settings.batch_size, num_workers=workers))
+        yield from DataLoader(clips, batch_size=settings.batch_size, num_workers=workers)
 
     return run
 
 
-def webdataset_peer(folder: Path, settings: PeerSettings, workers: int) -> Callable[[range], int]:
+def webdataset_peer(folder: Path, settings: PeerSettings, workers: int) -> Batches:
     """Return the same for the shards of a packed data set, of `.npy` members or of videos that torchcodec decodes."""
     import webdataset
-    from torchcodec.decoders import VideoDecoder
 
     def clip(sample: dict[str, bytes]) -> torch.Tensor:
         seed = int(sample["__key__"])
         if "npy" in sample:
             video = np.load(io.BytesIO(sample["npy"]))
             return settings.turned(video[settings.indices(len(video), seed)], seed)
+        from torchcodec.decoders import VideoDecoder
+
         content = sample["mp4"] if "mp4" in sample else sample["mkv"]
         decoder = VideoDecoder(content, num_ffmpeg_threads=1, seek_mode="approximate", dimension_order="NHWC")
         frames = decoder.get_frames_at(settings.indices(decoder.metadata.num_frames, seed).tolist())
@@ -88,11 +95,10 @@ def webdataset_peer(folder: Path, settings: PeerSettings, workers: int) -> Calla
 
     shards = [str(path) for path in sorted((folder / "shards").glob("*.tar"))]
 
-    def run(epochs: range) -> int:
+    def run(epochs: range) -> Iterator[torch.Tensor]:
         samples = webdataset.WebDataset(shards * len(epochs), shardshuffle=False, empty_check=False)
         has_video = samples.select(lambda sample: len(sample.keys() & {"npy", "mp4", "mkv"}) > 0)
-        loader = DataLoader(has_video.map(clip), batch_size=settings.batch_size, num_workers=workers)
-        return sum(len(batch) for batch in loader)
+        yield from DataLoader(has_video.map(clip), batch_size=settings.batch_size, num_workers=workers)
 
     return run
 
@@ -104,7 +110,7 @@ class _Optimized:
         return {"video": np.load(path)}
 
 
-def litdata_peer(paths: list[Path], folder: Path, settings: PeerSettings, workers: int) -> Callable[[range], int]:
+def litdata_peer(paths: list[Path], folder: Path, settings: PeerSettings, workers: int) -> Batches:
     """Write `.npy` files as LitData's optimised format into a folder, and return the same function for it."""
     import litdata
 
@@ -123,13 +129,31 @@ def litdata_peer(paths: list[Path], folder: Path, settings: PeerSettings, worker
             seed = index if isinstance(index, int) else index.index
             return settings.turned(video[settings.indices(len(video), seed)], seed)
 
-    def run(epochs: range) -> int:
-        clips = 0
+    def run(epochs: range) -> Iterator[torch.Tensor]:
         loader = litdata.StreamingDataLoader(
             Clips(str(folder), shuffle=False), batch_size=settings.batch_size, num_workers=workers
         )
         for _ in epochs:
-            clips += sum(len(batch) for batch in loader)
-        return clips
+            yield from loader
 
     return run
+
+
+def peer_problem(batches: Iterator[torch.Tensor], videos: cf.Manifest, settings: PeerSettings, *, channels: int) -> str:
+    """Return what is wrong with a peer's clips of all videos, in their order, or an empty text.
+
+    They are compared with the frames that cinefeed reads, turned in the same way, and with their neighbours.
+    """
+    wrong = count = 0
+    for row, clip in enumerate(clip for batch in batches for clip in batch.numpy()):
+        if row >= len(videos):
+            return f"returns more than {len(videos)} clips"
+        with videos.open(row, channels=channels) as source:
+            indices = settings.indices(len(source), row)
+            near = [np.clip(indices + step, 0, len(source) - 1) for step in (0, -1, 1)]
+            expected, *neighbours = (settings.turned(source.read(numbers), row) for numbers in near)
+        wrong += wrong_frames(clip.reshape(expected.shape), expected, neighbours=neighbours)
+        count += settings.frames
+    if count < len(videos) * settings.frames:
+        return f"returns {count // settings.frames} of {len(videos)} clips"
+    return frames_problem(wrong, count)

@@ -22,17 +22,18 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 import cinefeed as cf
-from benchmarks.packing_peers import PeerSettings
+from benchmarks.packing_peers import PeerSettings, peer_problem
+from benchmarks.rows import Row, contestants
 from cinefeed.packing.pack import pack
 from cinefeed.packing.settings import PackSettings
 
@@ -41,6 +42,10 @@ from servers import AWS, BUCKET, proxy, s3_server
 
 FRAMES, HEIGHT, WIDTH, ROWS_PER_SHARD = 32, 96, 112, 32
 PEER = PeerSettings(side=96, frames=16, stride=2, degrees=25.0, pixels=10.0, batch_size=16)
+LOCAL, LOOSE, PACKED = "cinefeed, local files", "cinefeed, loose files", "cinefeed, packed shards"
+IN_ORDER = f"{PACKED}, in order"
+FETCHING, WEBDATASET, LITDATA = "fetching alone, loose files", "WebDataset, packed shards", "LitData, its chunks"
+Peer = Callable[[], Iterator[torch.Tensor]]  # the batches of an epoch
 Epochs = Generator[int, None, None]  # the clips of an epoch, one after the other
 
 
@@ -114,8 +119,8 @@ def fetch_epochs(manifest: cf.Manifest, cache: Path) -> Epochs:
         yield len(fetches)
 
 
-def webdataset_epochs(address: str, shards: list[str], workers: int) -> Epochs:
-    """Yield the same of WebDataset, which streams the packed shards."""
+def webdataset_peer(address: str, shards: list[str], workers: int) -> Peer:
+    """Return a function that iterates over an epoch of WebDataset, which streams the packed shards."""
     import webdataset
 
     def clip(sample: dict[str, bytes]) -> torch.Tensor:
@@ -126,12 +131,11 @@ def webdataset_epochs(address: str, shards: list[str], workers: int) -> Epochs:
     samples = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)
     videos = samples.select(lambda sample: "npy" in sample).map(clip)
     loader = DataLoader(videos, batch_size=PEER.batch_size, num_workers=workers, persistent_workers=workers > 0)
-    while True:
-        yield sum(len(batch) for batch in loader)
+    return lambda: iter(loader)
 
 
-def litdata_epochs(address: str, cache: Path, workers: int) -> Epochs:
-    """Yield the same of LitData."""
+def litdata_peer(address: str, cache: Path, workers: int) -> Peer:
+    """Return the same of LitData."""
     import litdata
     from litdata.streaming import downloader
 
@@ -151,39 +155,117 @@ def litdata_epochs(address: str, cache: Path, workers: int) -> Epochs:
     }
     clips = Clips(f"s3://{BUCKET}/litdata", cache_dir=str(cache), shuffle=False, storage_options=options)
     loader = litdata.StreamingDataLoader(clips, batch_size=PEER.batch_size, num_workers=workers)
+    return lambda: iter(loader)
+
+
+def counts(peer: Peer) -> Epochs:
+    """Yield the number of clips of each epoch of a peer."""
     while True:
-        yield sum(len(batch) for batch in loader)
+        yield sum(len(batch) for batch in peer())
 
 
-def run_contestant(name: str, folder: Path, address: str, cache: Path, workers: int, results: Any) -> None:
-    """Put the seconds of two epochs, and a verdict, into a queue. Runs in a process of its own."""
+def run_contestant(
+    name: str, folder: Path, address: str, cache: Path, workers: int, results: Any, is_checked: bool
+) -> None:
+    """Put the clips and seconds of two epochs, a verdict, and a problem into a queue. Runs in a process of its own."""
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # of the DataLoaders, whose datasets are not pickled
     os.environ.update(AWS | {"AWS_ENDPOINT_URL": address})
-    loose, root, verdict = folder / "loose.parquet", f"s3://{BUCKET}", [""]
-    if name.startswith("feed"):
-        with contextlib.closing(feed_epochs(cf.Manifest.read(loose), cache, 0, [""])) as epochs:
-            next(epochs)
-    if name.startswith("WebDataset"):
-        shards = [path.relative_to(folder).as_posix() for path in sorted((folder / "packed").rglob("*.tar"))]
-        epochs = webdataset_epochs(address, shards, workers)
-    elif name.startswith("LitData"):
-        epochs = litdata_epochs(address, cache, workers)
-    elif name.startswith("fetching"):
+    loose, root, verdict, problem = folder / "loose.parquet", f"s3://{BUCKET}", [""], ""
+    peers: dict[str, Callable[[Path, int], Peer]] = {
+        WEBDATASET: lambda _, workers: webdataset_peer(address, shards_of(folder), workers),
+        LITDATA: lambda cache, workers: litdata_peer(address, cache, workers),
+    }
+    if name in peers:
+        if is_checked:
+            videos = peers[name](cache.with_name(f"{cache.name}, check"), 0)()  # without workers: in the order of rows
+            problem = peer_problem(videos, cf.Manifest.read(loose), PEER, channels=1)
+        epochs = counts(peers[name](cache, workers))
+    elif name == FETCHING:
         epochs = fetch_epochs(cf.Manifest.read(loose, root=f"{root}/loose"), cache)
-    elif name.startswith("feed, packed shards"):
-        packed, in_order = cf.Manifest.read(folder / "packed", root=f"{root}/packed"), name.endswith("in order")
-        epochs = feed_epochs(packed, cache, workers, verdict, in_order=in_order)
     else:
-        remote_root = f"{root}/loose" if name == "feed, loose files" else None
-        epochs = feed_epochs(cf.Manifest.read(loose, root=remote_root), cache, workers, verdict)
+        with contextlib.closing(feed_epochs(cf.Manifest.read(loose), cache, 0, [""])) as local:
+            next(local)
+        if name in (PACKED, IN_ORDER):
+            packed = cf.Manifest.read(folder / "packed", root=f"{root}/packed")
+            epochs = feed_epochs(packed, cache, workers, verdict, in_order=name == IN_ORDER)
+        else:
+            remote_root = f"{root}/loose" if name == LOOSE else None
+            epochs = feed_epochs(cf.Manifest.read(loose, root=remote_root), cache, workers, verdict)
     seconds, clips = [], []
     for _ in range(2):
         began = time.perf_counter()
         clips.append(next(epochs))
         seconds.append(time.perf_counter() - began)
-    results.put((clips, seconds, verdict[0]))
+    results.put((clips, seconds, verdict[0], problem))
     epochs.close()
+
+
+def shards_of(folder: Path) -> list[str]:
+    """Return the names of the packed shards."""
+    return [path.relative_to(folder).as_posix() for path in sorted((folder / "packed").rglob("*.tar"))]
+
+
+class Measured(NamedTuple):
+    """Clips a second of both epochs of each run, verdicts of feeds, and problems of peers, by name."""
+
+    rates: dict[str, list[list[float]]]
+    verdicts: dict[str, str]
+    problems: dict[str, str]
+
+
+def measure(names: list[str], *, videos: int, latency_ms: float, workers: int, runs: int) -> Measured:
+    """Serve the data, and run the contestants in turn."""
+    problems = {
+        name: f"{package} is not installed"
+        for name, package in ((WEBDATASET, "webdataset"), (LITDATA, "litdata"))
+        if name in names and find_spec(package) is None
+    }
+    result = Measured({name: [] for name in names if name not in problems}, {}, problems)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_data(folder / "data", videos)
+        context = multiprocessing.get_context("spawn")
+        addresses = context.Queue()
+        server = context.Process(target=serve, args=(folder / "data", latency_ms / 1e3, addresses), daemon=True)
+        server.start()
+        address = addresses.get(timeout=120)
+        for run in range(runs):
+            for name in random.Random(run).sample(list(result.rates), len(result.rates)):
+                results, cache = context.Queue(), folder / f"cache {names.index(name)} {run}"
+                arguments = (name, folder / "data", address, cache, workers, results, run == 0)
+                process = context.Process(target=run_contestant, args=arguments)
+                process.start()
+                clips, seconds, verdict, problem = results.get(timeout=300)
+                process.join()
+                assert clips == [videos] * 2, (name, clips)
+                result.rates[name].append([videos / each for each in seconds])
+                if verdict:
+                    result.verdicts[name] = verdict
+                if problem:
+                    problems[name] = problem
+        server.kill()
+        server.join()
+    return result
+
+
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Yield the rows of the benchmarks page: the first epoch, and the second."""
+    videos, names = (
+        (64, [PACKED, WEBDATASET]) if quick else (160, [PACKED, IN_ORDER, LOOSE, LOCAL, WEBDATASET, LITDATA])
+    )
+    measured = measure(names, videos=videos, latency_ms=20.0, workers=2, runs=1 if quick else 3)
+    for epoch, what in enumerate(("first epoch, empty cache", "second epoch, from the cache")):
+        yield Row(
+            what=f"{videos} raw videos of 344 kB behind 20 ms, {what}",
+            unit="clips/s",
+            check="The clips of all videos of every peer were compared with cinefeed's frames and their neighbours.",
+            contestants=contestants(
+                {name: [run[epoch] for run in runs] for name, runs in measured.rates.items()},
+                problems=measured.problems,
+                bounds=[IN_ORDER, LOOSE, LOCAL],
+            ),
+        )
 
 
 def main() -> None:
@@ -194,44 +276,21 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", default="", help="contestants whose names contain this text")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_data(folder / "data", options.videos)
-        context = multiprocessing.get_context("spawn")
-        addresses = context.Queue()
-        server = context.Process(target=serve, args=(folder / "data", options.latency_ms / 1e3, addresses), daemon=True)
-        server.start()
-        address = addresses.get(timeout=120)
-        names = ["feed, local files", "feed, loose files", "feed, packed shards", "feed, packed shards, in order"]
-        names.append("fetching alone, loose files")
-        names += ["WebDataset, packed shards"] if find_spec("webdataset") is not None else []
-        names += ["LitData, its chunks"] if find_spec("litdata") is not None else []
-        names = [name for name in names if options.only in name]
-        rates: dict[str, list[list[float]]] = {name: [] for name in names}
-        verdicts: dict[str, str] = {}
-        for run in range(options.runs):
-            for name in random.Random(run).sample(names, len(names)):
-                results, cache = context.Queue(), folder / f"cache {names.index(name)} {run}"
-                arguments = (name, folder / "data", address, cache, options.workers, results)
-                process = context.Process(target=run_contestant, args=arguments)
-                process.start()
-                clips, seconds, verdicts[name] = results.get(timeout=300)
-                process.join()
-                assert clips == [options.videos] * 2, (name, clips)
-                rates[name].append([options.videos / each for each in seconds])
-                print(f"run {run}, {name}: {seconds[0]:.1f} s, {seconds[1]:.1f} s", flush=True)
-        server.kill()
-    print(f"{options.videos} videos, latency {options.latency_ms:g} ms, {options.workers} workers: clips/s")
+    options = vars(parser.parse_args())
+    names = [LOCAL, LOOSE, PACKED, IN_ORDER, FETCHING, WEBDATASET, LITDATA]
+    only = options.pop("only")
+    rates, verdicts, problems = measure([name for name in names if only in name], **options)
+    print(f"{options['videos']} videos, latency {options['latency_ms']:g} ms, {options['workers']} workers: clips/s")
     for name, runs in rates.items():
         first, second = ([round(run[epoch]) for run in runs] for epoch in range(2))
         print(
-            f"{name:29} first epoch {statistics.median(first):4.0f} ({min(first)} to {max(first)}), "
+            f"{name:33} first epoch {statistics.median(first):4.0f} ({min(first)} to {max(first)}), "
             f"second {statistics.median(second):4.0f} ({min(second)} to {max(second)})"
         )
+    for name, problem in problems.items():
+        print(f"{name}: {problem}")
     for name, verdict in verdicts.items():
-        if verdict:
-            print(f"{name}, after the first epoch: {verdict}")
+        print(f"{name}, after the first epoch: {verdict}")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+
+from benchmarks.rows import DATA, Row, contestants, in_turns, missing
+from cinefeed.core.cores import usable_cores
 
 _IN_A_FOLDER = 100
 _CODE = """
@@ -94,6 +102,85 @@ def seconds(folder: Path, *, code: Path) -> tuple[float, float]:
     )
     wall, processor = map(float, done.stdout.split())
     return wall, processor
+
+
+def scanned(folder: Path, *, verify: Literal["decode", "packets"] = "decode") -> dict[str, int]:
+    """Return the number of frames of each file, by a scan, which decodes all frames by default."""
+    from cinefeed import Manifest
+
+    manifest = Manifest.scan(folder, verify=verify, progress=False)
+    return dict(zip(manifest.column("path").to_pylist(), manifest.column("num_frames").to_pylist(), strict=True))
+
+
+def loaded(folder: Path) -> dict[str, int]:
+    """Return the same, by a loop over `.npy` files that reads their headers with NumPy."""
+    paths = sorted(folder.rglob("*.npy"))
+    return {path.relative_to(folder).as_posix(): len(np.load(path, mmap_mode="r")) for path in paths}
+
+
+def indexed(folder: Path) -> dict[str, int]:
+    """Return the same, by a loop over videos that opens them with torchcodec, which finds every frame."""
+    from torchcodec.decoders import VideoDecoder
+
+    paths = sorted(folder.rglob("*.mp4"))
+    return {path.relative_to(folder).as_posix(): VideoDecoder(str(path)).metadata.num_frames for path in paths}
+
+
+def decoded(folder: Path) -> dict[str, int]:
+    """Return the same, by a loop that decodes all frames with torchcodec, and as many threads as a scan has."""
+    from torchcodec.decoders import VideoDecoder
+
+    def frames_of(path: Path) -> int:
+        return sum(1 for _ in VideoDecoder(str(path), num_ffmpeg_threads=1))
+
+    paths = sorted(folder.rglob("*.mp4"))
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        counts = list(pool.map(frames_of, paths))
+    return {path.relative_to(folder).as_posix(): count for path, count in zip(paths, counts, strict=True)}
+
+
+def rows(*, quick: bool) -> Iterator[Row | str]:
+    """Yield the rows of the benchmarks page: scans beside plain loops that find the numbers of frames alone."""
+    runs = 1 if quick else 5
+    with tempfile.TemporaryDirectory() as folder:
+        place = make(Path(folder), "npy", files=500 if quick else 5000)
+        yield row_of("`.npy`", place, scanned, {"a loop, numpy.load": loaded}, runs=runs)
+    if not (DATA / "lips").exists():
+        yield "`lips` is left out: CINEFEED_DATA has no folder of this name."
+        return
+    packets = partial(scanned, verify="packets")
+    yield row_of("`lips`, MP4, packets", DATA / "lips", packets, {"a loop, torchcodec's index": indexed}, runs=runs)
+    peers = {"threads, torchcodec": decoded}
+    yield row_of("`lips`, MP4, all frames decoded", DATA / "lips", scanned, peers, runs=runs)
+
+
+Counts = Callable[[Path], dict[str, int]]
+
+
+def row_of(name: str, folder: Path, scan: Counts, peers: dict[str, Counts], *, runs: int) -> Row:
+    """Return one row: the scan of a folder."""
+    expected, problems, ways = scan(folder), {}, {"cinefeed": scan}
+    for peer, way in peers.items():
+        try:
+            counts = {path: count for path, count in way(folder).items() if path in expected}
+        except (ImportError, RuntimeError, OSError) as error:
+            problems[peer] = missing(error)
+            continue
+        ways[peer] = way
+        if counts != expected:
+            problems[peer] = "finds other numbers of frames"
+
+    def files_per_second(way: Counts) -> float:
+        began = time.perf_counter()
+        return len(way(folder)) / (time.perf_counter() - began)
+
+    values = in_turns({peer: lambda way=way: files_per_second(way) for peer, way in ways.items()}, runs=runs)
+    return Row(
+        what=f"{name}, {len(expected):,} files",
+        unit="files per second",
+        check="The number of frames of each file was compared.",
+        contestants=contestants(values, problems=problems),
+    )
 
 
 def main() -> None:

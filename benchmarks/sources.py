@@ -21,7 +21,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,11 +31,13 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 import cinefeed as cf
+from benchmarks.rows import DATA, MOST_WRONG, Row, contestants, frames_problem, missing, wrong_frames
 from cinefeed.core.rng import Stage, rng_for
 from cinefeed.testing import write_video
 from cinefeed.transforms.compose import Compose
 
 SETS = ["pocus", "lips", "long GOP"]
+LITTLE = {"files": 1, "frames": 260}  # of a quick run
 SIDE, FRAMES, STRIDE = 112, 16, 2
 FITS = {channels: Compose([], frame=cf.Frame(height=SIDE, width=SIDE, channels=channels)) for channels in (1, 3)}
 SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"}  # as in cinefeed.video.ffmpeg.packets
@@ -184,15 +186,16 @@ def spdl_readers() -> dict[str, Reader]:
     return {f"SPDL {version('spdl')}": read}
 
 
-def readers() -> dict[str, Reader]:
-    """Return every reader whose library is there."""
-    by_name: dict[str, Reader] = {"decode alone": decode_alone, "cinefeed": ours, "PyAV, swscale": pyav}
+def readers() -> tuple[dict[str, Reader], dict[str, str]]:
+    """Return every reader whose library is there, and why the others are left out."""
+    by_name: dict[str, Reader] = {"cinefeed": ours, "decode alone": decode_alone, "PyAV, swscale": pyav}
+    problems = {}
     for peer in (torchcodec_readers, decord_readers, spdl_readers):
         try:
             by_name |= peer()
         except (ImportError, RuntimeError, OSError) as error:
-            print(f"left out: {peer.__name__.removesuffix('_readers')} is not installed ({error})")
-    return by_name
+            problems[peer.__name__.removesuffix("_readers")] = missing(error)
+    return by_name, problems
 
 
 class Compared(NamedTuple):
@@ -214,9 +217,9 @@ def compare(reader: Reader, asks: list[Ask], channels: int) -> Compared:
             error = f"{type(failed).__name__}: {str(failed).splitlines()[0][:60]}"
             continue
         near = [np.clip(ask.indices + step, 0, ask.metadata.times.count - 1) for step in (0, -1, 1)]
-        each = [np.abs(frames - ours(ask._replace(indices=numbers), channels)).mean((1, 2, 3)) for numbers in near]
-        wrong += int((each[0] > np.minimum(each[1], each[2]) + 0.5).sum())
-        distances.append(float(each[0].mean()))
+        expected, *neighbours = (ours(ask._replace(indices=numbers), channels) for numbers in near)
+        wrong += wrong_frames(frames, expected, neighbours=neighbours)
+        distances.append(float(np.abs(frames - expected).mean()))
         read.append(ask)
     return Compared(read, float(np.mean(distances or [np.nan])), wrong / max(len(read) * FRAMES, 1), error)
 
@@ -245,9 +248,11 @@ def asks_of(folder: Path, *, clips: int) -> list[Ask]:
     return asks
 
 
-def measure(title: str, asks: list[Ask], channels: int, *, rounds: int) -> dict[str, list[float]]:
-    """Print the table of one set and number of channels, and return the clips a second of each reader and round."""
-    reader_functions = readers()
+def measure(
+    asks: list[Ask], channels: int, *, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, Compared], dict[str, str]]:
+    """Return the clips a second of each reader and round, how the frames compare, and what is left out, and why."""
+    reader_functions, problems = readers()
     compared = {
         name: compare(reader_functions[name], asks, channels) for name in reader_functions if name != "decode alone"
     }
@@ -260,13 +265,21 @@ def measure(title: str, asks: list[Ask], channels: int, *, rounds: int) -> dict[
             for ask in result[name].asks:
                 reader_functions[name](ask, channels)
             each.append(len(result[name].asks) / (time.process_time() - began))
+    return {"cinefeed": rates.pop("cinefeed"), **rates}, result, problems
+
+
+def print_table(title: str, asks: list[Ask], channels: int, *, rounds: int) -> dict[str, list[float]]:
+    """Print the table of one set and number of channels, and return the clips a second of each reader and round."""
+    rates, result, problems = measure(asks, channels, rounds=rounds)
+    for name, problem in problems.items():
+        print(f"left out: {name} {problem}")
     print(f"\n{title}: {len(asks)} clips, {rounds} rounds")
     print(f"{'':34}{'clips/s':>9}{'from':>8}{'to':>8}{'cinefeed is':>13}{'off':>7}{'wrong':>7}")
     for name, each in rates.items():
         median, (read, off, wrong, error) = statistics.median(each), result[name]
         ratio = statistics.median(rates["cinefeed"]) / median
         figures = f"{median:9.1f}{min(each):8.1f}{max(each):8.1f}{ratio:11.2f} x"
-        print(f"{name:34}{figures}{off:7.1f}{wrong:7.1%}{'  WRONG FRAMES' if wrong > 0.01 else ''}")
+        print(f"{name:34}{figures}{off:7.1f}{wrong:7.1%}{'  WRONG FRAMES' if wrong > MOST_WRONG else ''}")
         if error:
             print(f"{'':34}  fails on {len(asks) - len(read)} of {len(asks)} clips, not timed: {error}")
     for name in result.keys() - rates.keys():
@@ -274,10 +287,50 @@ def measure(title: str, asks: list[Ask], channels: int, *, rounds: int) -> dict[
     return rates
 
 
+def rows(*, quick: bool) -> Iterator[Row | str]:
+    """Yield the rows of the benchmarks page, and a sentence about each set that is absent."""
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in SETS:
+            place = write_long_gop(Path(folder), **LITTLE if quick else {}) if name == "long GOP" else DATA / name
+            if not place.exists():
+                yield f"`{name}` is left out: CINEFEED_DATA has no folder of this name."
+                continue
+            asks = asks_of(place, clips=(8 if quick else 40) if name == "lips" else (1 if quick else 8))
+            for channels in (1, 3):
+                yield row_of(name, asks, channels, rounds=1 if quick else 5 if name == "lips" else 3)
+
+
+def row_of(name: str, asks: list[Ask], channels: int, *, rounds: int) -> Row:
+    """Return one row: a set, and a number of channels."""
+    rates, result, problems = measure(asks, channels, rounds=rounds)
+    for reader, each in result.items():
+        if not each.asks:
+            problems[reader] = f"fails on every clip: {each.error}"
+        elif problem := frames_problem(round(each.wrong * len(each.asks) * FRAMES), len(each.asks) * FRAMES):
+            problems[reader] = problem
+    height, width, gop = (
+        round(statistics.median(values))
+        for values in zip(
+            *(
+                (each.metadata.height, each.metadata.width, each.metadata.times.count / len(each.metadata.key_frames))
+                for each in asks
+            ),
+            strict=True,
+        )
+    )
+    return Row(
+        what=f"{name}, {'grey' if channels == 1 else 'RGB'}, {height} x {width}, a key frame every {gop} frames",
+        unit="clips per CPU second",
+        check="Every clip of every peer was compared with cinefeed's, and with its neighbours.",
+        contestants=contestants(rates, problems=problems, bounds=["decode alone"]),
+    )
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=SETS)
@@ -291,7 +344,7 @@ def main() -> None:
             asks = asks_of(place, clips=args.clips)
             for channels in (1, 3):
                 title = f"{name}, {'grey' if channels == 1 else 'RGB'}"
-                results[title] = measure(title, asks, channels, rounds=args.rounds)
+                results[title] = print_table(title, asks, channels, rounds=args.rounds)
     if args.json:
         args.json.write_text(json.dumps({"clips_per_second": results}, indent=1))
 

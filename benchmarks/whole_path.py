@@ -18,17 +18,19 @@ import argparse
 import json
 import math
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import cinefeed as cf
+from benchmarks.busy import busy_loops
+from benchmarks.rows import DATA, Row, contestants, frames_problem, in_turns, rate, wrong_frames
 from cinefeed.core.rng import Stage, rng_for
 
 try:
@@ -38,6 +40,13 @@ except (ImportError, RuntimeError, OSError) as error:
     raise SystemExit(f"the peer is missing ({type(error).__name__}); see the head of {__file__}") from error
 
 SIDE, FRAMES, STRIDE, DEGREES, PIXELS, BATCH = 112, 16, 2, 25.0, 15.0, 16
+NAMES = {  # on the benchmarks page
+    "feed": "cinefeed",
+    "decode alone": "decode alone",
+    "peer, its own resize": "DataLoader + torchcodec, its resize",
+    "peer, full size": "DataLoader + torchcodec, full size",
+}
+CHECK = "The decoded frames of 12 clips of the peer were compared with cinefeed's and with their neighbours."
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 
 
@@ -83,6 +92,29 @@ def decode_alone(feed: cf.Feed, epochs: range, workers: int) -> int:
     return len(draws)
 
 
+def decoded(path: str, indices: list[int], resize: list[Resize] | None = None) -> torch.Tensor:
+    """Return RGB frames (n, 3, height, width) by torchcodec."""
+    # approximate: no scan of the file; its frames are not always the right ones, but it is the faster peer
+    decoder = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="approximate", transforms=resize)
+    last = decoder.metadata.num_frames - 1
+    return decoder.get_frames_at([min(index, last) for index in indices]).data
+
+
+def peer_frames_problem(feed: cf.Feed, *, draws: int = 12) -> str:
+    """Return what is wrong with the peer's frames of the first draws, compared with cinefeed's and their neighbours."""
+    compared = draws_of(feed, range(1))[:draws]
+    wrong = 0
+    for row, indices in compared:
+        count = feed.manifest.metadata(row).times.count
+        with feed.manifest.open(row, channels=3) as source:
+            near = [source.read(np.clip(indices + step, 0, count - 1)) for step in (0, -1, 1)]
+        size = near[0].shape[2], near[0].shape[1]  # torchcodec leaves pixels that are not square as they are stored
+        pixels = decoded(str(feed.manifest.path_of(row)), indices.tolist()).permute(0, 2, 3, 1).numpy()
+        frames = np.stack([cv2.resize(frame, size) for frame in pixels])
+        wrong += wrong_frames(frames, near[0], neighbours=near[1:])
+    return frames_problem(wrong, len(compared) * FRAMES)
+
+
 class Peer(Dataset):
     """The same draws through torchcodec and grid_sample."""
 
@@ -105,11 +137,7 @@ class Peer(Dataset):
             scale = SIDE / min(height, width)
             height, width = max(SIDE, round(height * scale)), max(SIDE, round(width * scale))
             resize = [Resize((height, width))]
-        # approximate: no scan of the file; its frames are not always the right ones, but it is the faster peer
-        decoder = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="approximate", transforms=resize)
-        last = decoder.metadata.num_frames - 1
-        frames = decoder.get_frames_at([min(index, last) for index in indices]).data
-        pixels = frames.float()
+        pixels = decoded(path, indices, resize).float()
         pixels = (pixels * LUMA).sum(1, keepdim=True) if self.channels == 1 else pixels
         angle = math.radians(float(np.random.default_rng(position).uniform(-DEGREES, DEGREES)))
         shift = np.random.default_rng(position + 1).uniform(-PIXELS, PIXELS, 2) * 2 / SIDE
@@ -138,10 +166,98 @@ def run_feed(feed: cf.Feed, epochs: range) -> int:
     return sum(len(batch.ids) for _ in epochs for batch in feed)
 
 
+def started_feed(manifest: cf.Manifest, workers: int, *, channels: int, backend: str) -> cf.Feed:
+    """Return a feed whose workers have started, after an epoch."""
+    feed = make_feed(manifest, workers, channels=channels, backend=backend)
+    while not feed.workers_ready:
+        run_feed(feed, range(10**6, 10**6 + 1))  # compiles the kernels, warms the disk's cache
+    return feed
+
+
+def measure(feed: cf.Feed, workers: int, *, runs: int, passes: int) -> dict[str, list[float]]:
+    """Return the clips a second of each contestant and run."""
+    ways: dict[str, Callable[[range], int]] = {
+        "feed": lambda epochs: run_feed(feed, epochs),
+        "decode alone": lambda epochs: decode_alone(feed, epochs, workers),
+        "peer, its own resize": lambda epochs: run_peer(feed, epochs, workers, resize=True),
+        "peer, full size": lambda epochs: run_peer(feed, epochs, workers, resize=False),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for run in range(runs):
+        epochs = range(run * passes, (run + 1) * passes)
+        for name, way in ways.items():
+            rates[name].append(rate(lambda way=way, epochs=epochs: way(epochs)))
+            feed.set_epoch(10**6)  # drops what was made ahead, and would serve the next run, or slow down a peer
+    return rates
+
+
+def rows(*, quick: bool) -> Iterator[Row | str]:
+    """Yield the rows of the benchmarks page: clips a second, alone and beside endless loops, and a second worker."""
+    torch.set_num_threads(1)
+    runs = 1 if quick else 3
+    for name, channels, backend, passes in (("pocus", 1, "thread", 1), ("lips", 3, "process", 1 if quick else 3)):
+        if not (DATA / name).exists():
+            yield f"`{name}` is left out: CINEFEED_DATA has no folder of this name."
+            continue
+        if quick and name == "pocus":
+            continue
+        manifest = cf.Manifest.scan(DATA / name, verify="packets", progress=False).readable()
+        feed = started_feed(manifest, 2, channels=channels, backend=backend)
+        problem = peer_frames_problem(feed)
+        what = f"{name}, {'grey' if channels == 1 else 'RGB'}, 2 {backend} workers"
+        yield row_of(what, measure(feed, 2, runs=runs, passes=passes), problem)
+        if name == "lips":
+            with busy_loops(2):
+                yield row_of(f"{what}, beside 2 loops", measure(feed, 2, runs=runs, passes=1), problem)
+        feed.close()
+        yield second_worker(what, manifest, problem, channels=channels, backend=backend, runs=runs)
+
+
+def row_of(what: str, rates: dict[str, list[float]], problem: str) -> Row:
+    """Return a row of clips a second."""
+    return Row(
+        what=what,
+        unit="clips/s",
+        check=CHECK,
+        contestants=contestants(
+            {NAMES[name]: values for name, values in rates.items()},
+            bounds=["decode alone"],
+            problems={name: problem for name in list(NAMES.values())[2:] if problem},
+        ),
+    )
+
+
+def second_worker(what: str, manifest: cf.Manifest, problem: str, *, channels: int, backend: str, runs: int) -> Row:
+    """Return the row of the gain by a second worker, each pair measured in turn."""
+    feeds = {workers: started_feed(manifest, workers, channels=channels, backend=backend) for workers in (1, 2)}
+    ways: dict[str, Callable[[int], int]] = {
+        "cinefeed": lambda workers: run_feed(feeds[workers], range(1)),
+        "DataLoader + torchcodec": lambda workers: run_peer(feeds[1], range(1), workers, resize=True),
+    }
+
+    def gain(way: Callable[[int], int]) -> float:
+        values = []
+        for workers in (1, 2):
+            values.append(rate(lambda workers=workers: way(workers)))
+            feeds[workers].set_epoch(10**6)
+        return values[1] / values[0]
+
+    values = in_turns({name: lambda way=way: gain(way) for name, way in ways.items()}, runs=runs)
+    for feed in feeds.values():
+        feed.close()
+    problems = {name: problem for name in list(ways)[1:] if problem}
+    return Row(
+        what=f"{what} in place of 1",
+        unit="times the clips/s of 1 worker",
+        check=CHECK,
+        contestants=contestants(values, problems=problems),
+    )
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/pocus"))
+    parser.add_argument("--data", type=Path, default=DATA / "pocus")
     parser.add_argument("--channels", type=int, choices=(1, 3), default=1)
     parser.add_argument("--backend", choices=("thread", "process"), default="thread")
     parser.add_argument("--workers", type=int, default=2)
@@ -151,23 +267,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     manifest = cf.Manifest.scan(options.data).readable()
-    feed = make_feed(manifest, options.workers, channels=options.channels, backend=options.backend)
-    while not feed.workers_ready:
-        run_feed(feed, range(10**6, 10**6 + 1))  # compiles the kernels, warms the disk's cache
-    contestants: dict[str, Callable[[range], int]] = {
-        "decode alone": lambda epochs: decode_alone(feed, epochs, options.workers),
-        "feed": lambda epochs: run_feed(feed, epochs),
-        "peer, its own resize": lambda epochs: run_peer(feed, epochs, options.workers, resize=True),
-        "peer, full size": lambda epochs: run_peer(feed, epochs, options.workers, resize=False),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in contestants}
-    for run in range(options.runs):
-        epochs = range(run * options.passes, (run + 1) * options.passes)
-        for name, contestant in contestants.items():
-            began = time.perf_counter()
-            clips = contestant(epochs)
-            rates[name].append(clips / (time.perf_counter() - began))
-            feed.set_epoch(10**6)  # drops what was made ahead, and would serve the next run, or slow down a peer
+    feed = started_feed(manifest, options.workers, channels=options.channels, backend=options.backend)
+    rates = measure(feed, options.workers, runs=options.runs, passes=options.passes)
     medians = {name: statistics.median(each) for name, each in rates.items()}
     for name, each in rates.items():
         print(f"{name:22} {medians[name]:7.1f} clips/s   (from {min(each):.1f} to {max(each):.1f})")

@@ -18,7 +18,7 @@ PAGES = {  # page of the site -> file of the repository
     "changelog.md": "CHANGELOG.md",
     "examples.md": "examples/README.md",
     "tutorials/notebook.md": "examples/cardiac_cine.ipynb",
-    "benchmarks.md": "benchmarks/README.md",
+    "benchmarks_history.md": "benchmarks/README.md",
 }
 _FIELD = re.compile(r"(\w+):\s+(?=\S)")
 
