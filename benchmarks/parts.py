@@ -76,7 +76,8 @@ Packed shards of 32 videos for cinefeed and WebDataset, chunks of the same size 
         why="""
 WebDataset and LitData fetch a whole shard or chunk at once and read its videos in their order; cinefeed requests videos
 in the order of a plan that mixes all shards, and only neighbours share a request ("in order" is an evaluation, in which
-all are neighbours). The peers do not shuffle here, and WebDataset stores nothing: its second epoch is from the network again.
+all are neighbours). The peers do not shuffle here, and WebDataset stores nothing: its second epoch is from the network
+again.
 """,
     ),
     Part(
