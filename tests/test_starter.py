@@ -56,7 +56,7 @@ def test_every_line_has_its_reason_and_the_whole_parses():
     assert table["clip"] == {"frames": 16, "stride": 2, "position": "random"}
     assert "1.2 s at 25 Hz" in text
     assert table["frame"] == {"height": 64, "width": 64, "channels": 1, "fit": "crop", "dtype": "uint8"}
-    assert table["model"] == {"name": "cnn3d", "dropout": 0.2}
+    assert table["model"] == {"name": "cnn_rnn", "norm": "layer", "dropout": 0.2}
     assert table["train"]["learning_rate"] == 3e-3 and "label_smoothing" not in table["train"]
     assert "mixing" not in table["feed"]
     assert table["train"]["monitor"] == "loss", "6 patients of validation choose no epoch"
@@ -114,9 +114,9 @@ def test_frames_follow_the_files():
     tiny = scanned(patient=PATIENTS, age=AGES, height=10, width=12)
     table, _ = table_of(tiny)
     assert table["frame"]["height"] == 16
-    assert table["model"]["name"] == "cnn3d"
+    assert len(table["model"]["filters"]) == 3
     pair = scanned(patient=PATIENTS, age=AGES, frames=2, height=40, width=40)
-    assert table_of(pair)[0]["model"] == {"name": "cnn_rnn", "filters": [16, 32, 64], "dropout": 0.2}
+    assert table_of(pair)[0]["model"] == {"name": "cnn_rnn", "filters": [16, 32, 64], "norm": "layer", "dropout": 0.2}
 
 
 def stored(kind, *, bits, window=None, low=None, high=None):
@@ -177,7 +177,11 @@ def test_labels_choose_task_and_sampler():
     assert (table["data"]["task"], table["data"]["classes"]) == ("binary", ["covid", "regular"])
     assert table["sampler"]["name"] == "BalancedClasses"
     assert "'regular', is the positive one" in text
-    assert table["train"]["label_smoothing"] == 0.1 and table["feed"]["mixing"] == {"name": "MixUp", "alpha": 0.2}
+    assert (
+        table["model"]["name"] == "cnn3d"
+        and table["train"]["label_smoothing"] == 0.1
+        and table["feed"]["mixing"] == {"name": "MixUp", "alpha": 0.2}
+    )
     table, _ = table_of(scanned(patient=PATIENTS, kind=["a", "b", "c"] * 20), target="kind")
     assert (table["data"]["task"], table["sampler"]["name"]) == ("multiclass", "Natural")
     table, _ = table_of(scanned(patient=PATIENTS, sick=[row % 2 for row in range(60)]), target="sick")

@@ -12,7 +12,7 @@ A seed is another split by group, other initial weights, clips and transforms; a
 split. There is no validation part: the weights of the last step are scored on the test part, three tenths of the rows,
 one clip of each.
 
-demo    300 videos of `cinefeed demo` (seed 11): ejection fraction, by patient
+demo    300 videos of `cinefeed demo` (seed 11): ejection fraction, by patient; demo_long: the same for 58 epochs
 lips    566 clips of 30 words
 pocus   63 lung ultrasound videos, regular or pneumonia, by patient
 fight   300 clips of surveillance cameras, with a fight or without, by source video:
@@ -56,6 +56,7 @@ TASKS = {
     "demo": Task("ejection_fraction", "patient", "r2", 32, 16, 12, 8, every=2),
     "lips": Task("word", None, "accuracy", 32, 14, 24, 16, stride=2),
 }
+TASKS["demo_long"] = TASKS["demo"]._replace(epochs=58)  # 1,500 steps, as many as `init` plans
 MAX_FRAMES = 96
 # Features of EfficientNet-Lite0, as the scripts of examples/ write them; `train` reads FOLDER/NAME/features.parquet.
 HEADS = {
@@ -214,7 +215,7 @@ def train_missing(name: str, *, seed: int, out: Path, words: list[str]) -> None:
         rows = rows.with_column("y", rows.column(task.target).to_pylist())
         rows = rows.with_column("group", rows.column(task.group or "id").to_pylist())
     else:
-        data = np.load(out / f"{name}.npz")
+        data = np.load(out / f"{name.removesuffix('_long')}.npz")
         videos = np.split(data["frames"][..., np.newaxis], np.cumsum(data["lengths"])[:-1])
         rows = cf.Manifest.from_arrays(videos, {"y": data["labels"].tolist(), "group": data["groups"].tolist()})
     parts = rows.split(val=0, test=TEST, group="group", stratify="y", seed=seed)

@@ -23,15 +23,18 @@ class Recipe:
     why: str
 
 
-def recipe(*, videos: int, frames: int, side: int, features: bool, corresponding: bool = False) -> Recipe:
+def recipe(
+    *, videos: int, frames: int, side: int, features: bool, classes: bool, corresponding: bool = False
+) -> Recipe:
     """Return the network for a number of training videos, and clips of some frames whose shorter side has some pixels.
 
-    `features` are those of an encoder; `corresponding` states that frames of the same number show the same moment, such
-    as the phases of a cycle. benchmarks/learning/recipes.py compares the choices.
+    `features` are those of an encoder; `classes` states that the label is one of classes, not a number; `corresponding`
+    that frames of the same number show the same moment, such as the phases of a cycle. docs/learning_results.md
+    compares the choices.
 
-    >>> recipe(videos=400, frames=16, side=112, features=False).model
+    >>> recipe(videos=400, frames=16, side=112, features=False, classes=True).model
     'cnn3d'
-    >>> recipe(videos=400, frames=2, side=112, features=False).model  # too few frames
+    >>> recipe(videos=400, frames=2, side=112, features=False, classes=True).model  # too few frames
     'cnn_rnn'
     """
     dropout = {"dropout": 0.2} if videos < FEW_VIDEOS else {}
@@ -40,17 +43,22 @@ def recipe(*, videos: int, frames: int, side: int, features: bool, corresponding
         return Recipe(model="ordered", options={"dropout": 0.5}, why=why)
     if features:
         return Recipe(model="attentive", options=dropout, why="attention over the features")
-    if frames >= _MIN_FRAMES and side >= _MIN_SIDE:
-        why = "convolutions over space and time: better than cnn_rnn on the demo and on pocus"
-        return Recipe(model="cnn3d", options=dropout, why=why)
+    is_large = frames >= _MIN_FRAMES and side >= _MIN_SIDE
+    if classes and is_large:
+        return Recipe(
+            model="cnn3d", options=dropout, why="convolutions over space and time: better with classes on pocus"
+        )
     filters = {} if side >= 64 else {"filters": [16, 32, 64] if side >= 8 else [16, 32]}
-    why = f"a CNN for each frame, then a GRU: clips of {frames} frames of {side} pixels are too small for cnn3d"
-    return Recipe(model="cnn_rnn", options={**filters, **dropout}, why=why)
+    why = f"clips of {frames} frames of {side} pixels are too small for cnn3d"
+    if is_large:
+        why = "a CNN for each frame, then a GRU: numbers are learnt in fewer steps than by cnn3d"
+    return Recipe(model="cnn_rnn", options={**filters, "norm": "layer", **dropout}, why=why)
 
 
-def learning_rate_of(model: str) -> float:
+def learning_rate_of(model: str, options: Mapping[str, Any]) -> float:
     """Return the learning rate of a network, for Adam and batches of 8 to 32 clips."""
-    return {"cnn3d": 3e-3, "ordered": 2e-3}.get(model, 1e-3)
+    is_normalised = model == "cnn3d" or options.get("norm", "none") != "none"
+    return 3e-3 if is_normalised else 2e-3 if model == "ordered" else 1e-3
 
 
 def num_epochs(batches: int) -> int:

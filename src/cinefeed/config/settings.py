@@ -126,10 +126,10 @@ class TrainSettings:
     inverse frequency of its class among the training labels.
 
     With `epochs = "auto"` a training has about 1,500 steps, and 10 to 100 epochs; `learning_rate = "auto"` is that of
-    the network: 3e-3 for cnn3d, 1e-3 for most others. The size of Adam's steps does not depend on the scale of the
-    loss, so one rate suits ejection fractions of 60 and word starts of 0.6. It rises over `warmup_epochs`, at most all
-    but the last; then with schedule "plateau" it is multiplied by `reduce_lr_factor` after `reduce_lr_patience` epochs
-    without improvement, with "cosine" it decreases to 0, with "constant" it does not change.
+    the network: 3e-3 with normalisation, 1e-3 for most others. The size of Adam's steps does not depend on the scale of
+    the loss, so one rate suits ejection fractions of 60 and word starts of 0.6. It rises over `warmup_epochs`, at most
+    all but the last; then with schedule "plateau" it is multiplied by `reduce_lr_factor` after `reduce_lr_patience`
+    epochs without improvement, with "cosine" it decreases to 0, with "constant" it does not change.
 
     `clip_norm` is the maximum norm of all gradients together; 0: no maximum. A backbone that is `frozen` at the start
     ([model]) is trained with the rest after `unfreeze_epoch` epochs, with `unfreeze_learning_rate`. With `layer_decay`

@@ -38,11 +38,14 @@ def training_settings(
         frames=values["frames"],
         side=min(values["height"], values["width"]),
         features=features,
+        classes=bool(classes),
         corresponding=values["position"] == "spread",
     )
+    rate = learning_rate_of(choice.model, choice.options)
     whys = {
         "dropout": f"{count} training videos are {'few' if count < FEW_VIDEOS else 'enough'}",
         "filters": "small frames",
+        "norm": "after each convolution",
     }
     few = f"{units} groups or rows of validation are fewer than {MIN_UNITS}, too few to choose an epoch"
     return [
@@ -72,9 +75,7 @@ def training_settings(
             else []
         ),
         Setting(name="epochs", value=epochs, why=f"about {epochs * batches} steps"),
-        Setting(
-            name="learning_rate", value=learning_rate_of(choice.model), why="of Adam, independent of the label's unit"
-        ),
+        Setting(name="learning_rate", value=rate, why="of Adam, independent of the label's unit"),
         Setting(name="warmup_epochs", value=2, why="the rate rises from 0, since the first gradients are large"),
         Setting(name="schedule", value="cosine", why="down to 0 at the last epoch"),
         Setting(name="weight_decay", value=WEIGHT_DECAY, why="AdamW"),

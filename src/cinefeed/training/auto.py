@@ -23,7 +23,7 @@ def with_choices(settings: Settings, spec: FeedSpec, *, videos: int, batches: in
         choice = _choice(spec, videos=videos, position=settings.clip.position)
         model = ModelSettings(name=choice.model, options=choice.options)
     if train.learning_rate == AUTO:
-        values["learning_rate"] = learning_rate_of(model.name)
+        values["learning_rate"] = learning_rate_of(model.name, model.options)
     if train.epochs == AUTO:
         values["epochs"] = max(num_epochs(batches), train.unfreeze_epoch + 1)
     return replace(settings, model=model, train=replace(train, **values))
@@ -38,5 +38,6 @@ def _choice(spec: FeedSpec, *, videos: int, position: str) -> Recipe:
         frames=frames,
         side=min(height, width),
         features=height == 1,
+        classes=bool(spec.classes) or any(target.classes for target in spec.targets),
         corresponding=position == "spread",
     )
