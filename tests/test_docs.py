@@ -66,7 +66,12 @@ def run_page(page: Path, names: dict[str, object], capsys: pytest.CaptureFixture
             exec(compile("\n" * block.line + block.text, str(page), "exec"), names)
         elif block.language == "bash":
             for command in commands_of(block.text):
-                output += run_command(command, place, capsys)
+                words, target = (command[: command.index(">")], command[-1]) if ">" in command else (command, None)
+                if target is not None:  # the shell writes what is printed
+                    output += capsys.readouterr().out
+                    Path(target).write_text(run_command(words, place, capsys))
+                else:
+                    output += run_command(words, place, capsys)
         elif block.language == "text":
             check_output(block.text, output + capsys.readouterr().out, place)
         else:
