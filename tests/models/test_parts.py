@@ -25,7 +25,7 @@ SETTINGS = parse(
     {
         "data": {"manifest": "m", "target": "age", "split": {"group": False}},
         "frame": {"height": 16, "width": 16},
-        "train": {"out": "unused"},
+        "train": {"out": "unused", "epochs": 2, "learning_rate": 0.001},
     }
 )
 

@@ -38,7 +38,7 @@ def settings_for(path, **sections):
         "frame": {"height": 8, "width": 8, "channels": 1},
         "feed": {"batch_size": 3, "seed": 7, "workers": 0},
         "model": {"filters": [4, 4], "units": 4, "dense": 0},
-        "train": {"out": str(path.parent / "run"), "epochs": 2},
+        "train": {"out": str(path.parent / "run"), "epochs": 2, "learning_rate": 0.001},
     }
     return parse(overlay(table, sections))
 

@@ -22,6 +22,7 @@ CinefeedError
 ├── TrainingError      (RuntimeError)       a run that had to stop
 ├── JobError           (RuntimeError)       a part of some work that could not be done on a cluster
 ├── DiskFullError      (OSError)            a file for which the disk has no room
+├── PluginError        (ImportError)        a plug-in of another package that cannot be used
 ├── KerasBackendError  (ImportError)        a backend of Keras that is set and not installed, where another is
 └── MissingExtraError  (ImportError)        an optional package that is not installed
 

@@ -1,12 +1,13 @@
 """The epochs of a feed: the start of an iteration, its only valid iterator, and the workers between iterations."""
 
+import logging
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 
-from cinefeed.core.errors import FeedError, StaleIteratorError
+from cinefeed.core.errors import StaleIteratorError
 from cinefeed.core.machine import CpuMeter
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.batch_builder import BatchBuilder
@@ -16,6 +17,8 @@ from cinefeed.feed.prefetch import BatchPrefetcher
 from cinefeed.feed.stats import StatsRecorder
 from cinefeed.feed.workers.autotune import BackendChoice
 from cinefeed.feed.workers.pools import WorkerPool
+
+_log = logging.getLogger(__name__)
 
 ADVICE = (
     "begin another with iter(). To look at a batch without disturbing an iteration, use feed.batch(i); to iterate "
@@ -249,9 +252,11 @@ class EpochIterator(Iterator[Batch]):
             self._count = epochs.builder.count(self._epoch)
             share, draws = epochs.builder.share, len(epochs.builder.plan_of(self._epoch).rows)
             if draws and not self._count:
-                raise FeedError(
-                    f"an epoch of {draws} draws has no full batch of {share.draws}, and drop_last leaves out the rest; "
-                    "take a smaller batch_size, or drop_last=False"
+                _log.warning(
+                    "the epoch is empty: its %d draws are no full batch of %d, and drop_last leaves out the rest; "
+                    "take a smaller batch_size, or drop_last=False",
+                    draws,
+                    share.draws,
                 )
             epochs.cpu.start(self._prefetcher.worker_pool.pids)
             self._mark = time.perf_counter()
