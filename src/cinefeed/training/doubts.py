@@ -4,11 +4,48 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from cinefeed.config import Settings
 from cinefeed.core.errors import CinefeedError
 from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.data.quality.findings import Finding, finding
 from cinefeed.data.quality.run_checks import check_parts
 from cinefeed.training.run import FINDINGS, write_json
+from cinefeed.training.setup import make_parts, usable_rows
+
+
+def plan_parts(rows: Manifest, settings: Settings) -> tuple[Manifest, list[Finding]]:
+    """Return the rows with the part that a training gives them in the column `split`, and what would stop it.
+
+    With `[train] folds` the parts are the folds. Rows without frames have no part. Where the parts cannot be made, the
+    finding says why, and the rows are returned as they are, or with the parts of `[data.split] column`.
+    """
+    split = settings.data.split
+    try:
+        usable, _ = usable_rows(rows)
+        if settings.train.folds:
+            options: dict[str, Any] = {"group": split.group or None, "stratify": split.stratify, "seed": split.seed}
+            folds = usable.folds(settings.train.folds, **options)[0].all
+            parts = pc.binary_join_element_wise("fold", pc.add(folds.column("fold"), 1).cast(pa.string()), " ")
+        else:
+            parts = make_parts(usable, settings).all.column("split")
+    except CinefeedError as error:
+        if split.column is not None and split.column in rows.table.column_names:
+            rows = rows.with_column("split", rows.column(split.column))
+        return rows, [
+            finding(
+                "error",
+                "no_parts",
+                "the parts of the settings cannot be made",
+                detail=str(error),
+                advice="change [data.split], or the rows; 'cinefeed train' would stop with this error",
+                count=len(rows),
+            )
+        ]
+    positions = pc.index_in(rows.column("id"), value_set=usable.column("id"))
+    return rows.with_column("split", parts.take(positions)), []
 
 
 def keep_findings(folder: Path, *, rows: Manifest, settings: Settings, progress: bool) -> None:

@@ -101,7 +101,7 @@ def group_findings(manifest: Manifest, *, group: str | None) -> list[Finding]:
         for groups in kinds:
             findings += _leak_findings(groups, parts)
         findings += _file_leak_findings(manifest, parts)
-        findings += _missing_part_findings(parts)
+        findings += _missing_part_findings(manifest, parts)
     if kinds:
         findings += _missing_group_findings(kinds[0])
     if parts is None:
@@ -189,8 +189,12 @@ def _group_kinds(manifest: Manifest, group: str | None) -> list[Groups]:
     return [each for i, each in enumerate(kinds) if each.name not in {before.name for before in kinds[:i]}]
 
 
-def _missing_part_findings(parts: Any) -> list[Finding]:
-    rows = np.flatnonzero(parts.is_null().to_numpy(zero_copy_only=False))
+def _missing_part_findings(manifest: Manifest, parts: Any) -> list[Finding]:
+    """Return a finding about rows without a part. Videos without frames are not counted, as a split leaves them out."""
+    without_part = parts.is_null()
+    if "num_frames" in manifest.table.schema.names:
+        without_part = pc.and_(without_part, pc.greater(manifest.column("num_frames").fill_null(0), 0))
+    rows = np.flatnonzero(np.asarray(without_part))
     if len(rows) == 0:
         return []
     return [
