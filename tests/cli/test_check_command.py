@@ -46,6 +46,7 @@ def test_short_videos_and_rows_chosen(cinefeed, two_alike, manifest):
     assert by_code["short_videos"]["count"] == 12
     few = cinefeed(*words, "--where", "kind=a").json
     assert few["rows"] == 6
+    assert cinefeed(*words, "--where", "patient!=p0,p3").json["rows"] == 8
 
 
 def test_a_page_is_written(cinefeed, two_alike, manifest, tmp_path):
@@ -66,6 +67,7 @@ def test_a_wrong_question_is_refused(cinefeed, manifest, videos, tmp_path):
         (["--stride", 2], 2, "--frames"),
         (["--frames", 0], 2, "frames"),
         (["--where", "kind=c"], 1, "kind='c'"),
+        (["--where", "kind!=a,b"], 1, "no row is left without kind=a, b"),
     ):
         done = cinefeed("check", manifest, *words)
         assert (done.code, done.out) == (code, "")
