@@ -186,8 +186,8 @@ def _texts(items: Mapping[str, str], names: Sequence[str]) -> list[str]:
 
 def _evaluation(page: PageData, items: Mapping[str, str]) -> list[str]:
     assessment = page.assessment or {"parts": {}}
-    sentences = headline_sentences(assessment, baselines=page.baselines).values()
-    lines = [*(f"- **Result.** {markdown_text(each)}" for each in sentences)]
+    results = headline_sentences(assessment, baselines=page.baselines).values()
+    lines = [f"- **Result.** {markdown_text(each)}" for each in results]
     lines += _texts(items, ("Measures of performance", "Fairness"))
     units = assessment.get("unit") or "video"
     for part in ordered_parts(assessment["parts"]):

@@ -68,13 +68,13 @@ def headline(assessment: Plain, baselines: Plain | None = None) -> list[tuple[st
     targets = assessment["parts"][part]
     name, result = next(iter(targets.items()))
     metrics = result["metrics"]
-    deciding = METRICS.get(result["task"], ())[:1]
+    deciding = METRICS.get(result["task"], HEADLINES)[0]
     of = f" of {name}" if len(targets) > 1 else ""
     figures = []
-    names = dict.fromkeys(metric for metric in (*deciding, *HEADLINES))
+    names = dict.fromkeys((deciding, *HEADLINES))
     for metric in [metric for metric in names if metrics.get(metric, {}).get("value") is not None][:2]:
         value, interval = cell(metrics[metric])
-        size = "" if metric not in deciding else size_text(result, part=part, unit=assessment.get("unit"))
+        size = "" if metric != deciding else size_text(result, part=part, unit=assessment.get("unit"))
         label = f"{metric_name(metric)}{of}" + (f" on {size}" if size else f", {part}")
         figures.append((label + (f", {interval}" if interval else ""), value))
     compared = compared_target(baselines, name, part=part)
@@ -86,7 +86,7 @@ def headline(assessment: Plain, baselines: Plain | None = None) -> list[tuple[st
     if not_beaten:
         baseline, score = max(not_beaten, key=lambda pair: pair[1])
         phrase = baseline_phrase(baseline, task=result["task"])
-        figures.insert(1, (f"{metric_name(deciding[0])} of {phrase} alone", format_number(score)))
+        figures.insert(1, (f"{metric_name(deciding)} of {phrase} alone", format_number(score)))
     return figures
 
 

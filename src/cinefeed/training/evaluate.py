@@ -374,7 +374,7 @@ def _probe(files: list[Path], *, own: Manifest) -> tuple[Manifest, list[dict[str
         reasons = "; ".join(f"{failure['path']}: {failure['error']}" for failure in failures[:3])
         raise TableError(f"there is no video to predict ({reasons or 'no path was passed'}); pass files or folders")
     root = Path(str(own.root)).absolute()
-    in_root = own.rows.remote is None and all(Path(row["path"]).is_relative_to(root) for row in rows)
+    in_root = own.rows.remote is None and all(Path(str(row["path"])).is_relative_to(root) for row in rows)
     unprobed = Manifest.from_table(pa.Table.from_pylist(rows), root=root if in_root else None)
     table = probe_videos(
         unprobed.table,

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.core.arguments import check_arguments, expect, in_words, require_local
+from cinefeed.core.arguments import Hints, check_arguments, expect, in_words, require_local
 from cinefeed.core.errors import ArgumentError, ColumnError, SplitError, TableError, did_you_mean
 from cinefeed.core.html import display
 from cinefeed.core.locks import with_write_lock, write_lock
@@ -48,7 +48,7 @@ from cinefeed.data.split import PARTS, assign_folds, assign_parts, check_groups
 from cinefeed.data.split_summary import Balance, measure_balance
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
-_HINTS = {
+_HINTS: Hints = {
     "val": "val and test are shares of the rows, such as 0.15; the rest is for training",
     "group": lambda manifest: (
         "group='COLUMN' names the patient, or None if all rows are independent: split(..., "
