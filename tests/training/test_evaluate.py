@@ -1,4 +1,5 @@
 import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -276,6 +277,23 @@ def test_a_video_that_is_named_again_is_scored_once(path, tmp_path, monkeypatch)
     assert result.repeated == 3
     everything = predict(run, paths=[path.parent, "03.npy"])
     assert len(everything.predictions) == 24 and everything.repeated == 1
+
+
+def test_videos_of_the_run_are_counted_by_their_content(path, tmp_path):
+    hashes = Manifest.scan(path.parent, progress=False).table["content_hash"]
+    table = Manifest.read(path).table.append_column("content_hash", hashes)
+    Manifest.from_table(table, root=path.parent).write(path)
+    run = make_run(settings_for(path, data={"target": "kind"})).folder
+    parts = Manifest.read(run / "manifest.parquet").column("split").to_pylist()
+    others = tmp_path / "others"
+    others.mkdir()
+    shutil.copy(path.parent / f"{parts.index('val'):02}.npy", others / "renamed.npy")
+    np.save(others / "00.npy", np.zeros((12, 12, 12), np.uint8))  # another video of the same name
+    result = predict(run, paths=[others, path.parent / f"{parts.index('test'):02}.npy"])
+    assert result.run_parts == {"val": 1, "test": 1}
+    alone = predict(run, paths=[path.parent / "03.npy"])
+    assert alone.predictions["id"].to_pylist() == ["03.npy"] and alone.run_parts == {parts[3]: 1}
+    assert predict(run, manifest=path).run_parts == {part: parts.count(part) for part in ("train", "val", "test")}
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])

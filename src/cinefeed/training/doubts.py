@@ -47,6 +47,8 @@ def plan_parts(rows: Manifest, settings: Settings) -> tuple[Manifest, list[Findi
     positions = pc.index_in(rows.column("id"), value_set=usable.column("id"))
     return rows.with_column("split", parts.take(positions)), []
 
+_EFFECTS = {"error": "the scores are not trustworthy", "warning": "read the scores with care"}
+
 
 def keep_findings(folder: Path, *, rows: Manifest, settings: Settings, progress: bool) -> None:
     """Check the parts of a run and write the findings to its folder. `rows` have their part in the column `split`.
@@ -69,10 +71,19 @@ def keep_findings(folder: Path, *, rows: Manifest, settings: Settings, progress:
 
 
 def describe_findings(folder: Path) -> list[str]:
-    """Return a line for each finding in findings.json that makes scores untrustworthy, and for failed checks."""
+    """Return a line for each finding in findings.json that bears on the scores, and for failed checks."""
     content: dict[str, Any] = json.loads((folder / FINDINGS).read_text(encoding="utf-8"))
     lines = [
-        f"the scores will not be trustworthy: {each['title']}. {each['detail']} To do: {each['advice']}"
+        f"{_EFFECTS[each['severity']]}: {each['title']}. {each['detail']} To do: {each['advice']}"
         for each in content["findings"]
     ]
     return lines + ([f"not checked: {content['not_checked']}"] if content["not_checked"] else [])
+
+
+def doubt_lines(folder: Path) -> list[str]:
+    """Return a short line for each finding of a run, or of the runs of a cross-validation; [] without findings.json."""
+    lines: dict[str, None] = {}
+    for path in sorted([*folder.glob(FINDINGS), *folder.glob(f"fold*/{FINDINGS}")]):
+        for each in json.loads(path.read_text(encoding="utf-8"))["findings"]:
+            lines[f"{_EFFECTS[each['severity']]}: {each['title']}"] = None
+    return list(lines)

@@ -32,6 +32,7 @@ from cinefeed.training.finish import (
     with_evaluation,
 )
 from cinefeed.training.keras_module import keras
+from cinefeed.training.known_videos import count_by_part
 from cinefeed.training.network import build_model
 from cinefeed.training.predictions import by_video, predictions_table, score, score_batches, with_predicted_classes
 from cinefeed.training.run import WEIGHTS, read_rule_thresholds, read_run, read_thresholds
@@ -55,6 +56,7 @@ class Evaluation:
     assessment: dict[str, Any] = field(default_factory=dict)
     failures: tuple[dict[str, str], ...] = ()
     repeated: int = 0  # number of paths that name a video already in the list
+    run_parts: Mapping[str, int] = field(default_factory=dict)  # predicted videos that are in each part of the run
 
 
 @with_threads_of_run
@@ -162,7 +164,9 @@ def predict(
     score.
 
     A file that is missing or not a video is left out and listed in `failures`, with the reason; a truncated file is
-    scored by the frames that decode. A file that several paths name is scored once.
+    scored by the frames that decode. A file that several paths name is scored once. The `id` of a file in the root
+    folder of the run's manifest is its path within that folder, as in the manifest; of other files, its path within
+    their common folder. `run_parts` has the number of videos that were in a part of the run, by content.
 
     Args:
         run: The run folder.
@@ -182,13 +186,20 @@ def predict(
         readable, failures = rows_to_predict(manifest, loaded)
     else:
         files, repeated = _files_at([Path(each) for each in paths])
-        readable, failures = _probe(files, private=loaded.own.private)
+        readable, failures = _probe(files, own=loaded.own)
     check_encoded(readable, like=loaded.own)
     count = loaded.settings.evaluate.clips if clips is None else clips
     feed = loaded.trained.evaluation(readable, labelled=False, clips=count)
     tables = prediction_tables(loaded, feed, per_clip=per_clip, tick=clip_counter(tick, len(readable) * count))
     table = write_predictions(tables, out=None if out is None else Path(out))
-    return Evaluation(part="predict", metrics={}, predictions=table, failures=tuple(failures), repeated=repeated)
+    return Evaluation(
+        part="predict",
+        metrics={},
+        predictions=table,
+        failures=tuple(failures),
+        repeated=repeated,
+        run_parts=count_by_part(readable, own=loaded.own),
+    )
 
 
 def rows_to_predict(manifest: str | Path, loaded: "Loaded") -> tuple[Manifest, list[dict[str, str]]]:
@@ -340,11 +351,13 @@ def _videos_in(folder: Path) -> Iterator[Path]:
         yield from (file for file in files if file.is_file() and is_video(file))
 
 
-def _probe(files: list[Path], *, private: bool) -> tuple[Manifest, list[dict[str, str]]]:
+def _probe(files: list[Path], *, own: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
     """Return a manifest of some videos, each probed once, and a list of the files that are damaged or not videos.
 
-    With `private` neither contains a path. Raises TableError if no frame of any file can be read.
+    Paths are relative to the root of the run's manifest `own` if all files are in it. If `own` is private, neither
+    result contains a path. Raises TableError if no frame of any file can be read.
     """
+    private = own.private
     rows = []
     failures: list[dict[str, str]] = []
     for path in files:
@@ -360,7 +373,9 @@ def _probe(files: list[Path], *, private: bool) -> tuple[Manifest, list[dict[str
     if not rows:
         reasons = "; ".join(f"{failure['path']}: {failure['error']}" for failure in failures[:3])
         raise TableError(f"there is no video to predict ({reasons or 'no path was passed'}); pass files or folders")
-    unprobed = Manifest.from_table(pa.Table.from_pylist(rows))
+    root = Path(str(own.root)).absolute()
+    in_root = own.rows.remote is None and all(Path(str(row["path"])).is_relative_to(root) for row in rows)
+    unprobed = Manifest.from_table(pa.Table.from_pylist(rows), root=root if in_root else None)
     table = probe_videos(
         unprobed.table,
         root=Path(str(unprobed.root)),

@@ -132,11 +132,11 @@ def test_a_file_of_several_samples_counts_once_in_the_size_on_disk(tmp_path):
 
 def test_one_file_that_is_not_read_is_a_file(folder, probe):
     (folder / "LICENSE").write_text("MIT")
-    assert Manifest.scan(folder).history == [("videos found (1 file not read)", 6)]
+    assert Manifest.scan(folder).history == [("videos found (1 file not read: LICENSE)", 6)]
 
 
 def test_files_that_are_not_read_are_named(folder, probe, tmp_path):
-    for i in range(5):
+    for i in range(7):
         (folder / "p0" / f"{i}.avs").write_text("script")
     (folder / "p1" / "1.2.840.99").write_bytes(bytes(2000))
     (folder / "p1" / "page").write_bytes(b"%PDF-1.7")
@@ -146,13 +146,14 @@ def test_files_that_are_not_read_are_named(folder, probe, tmp_path):
     out = tmp_path / "m.parquet"
     manifest = Manifest.scan(folder, out=out)
     assert manifest.not_read == {
-        ".avs": {"files": 5, "first": ["p0/0.avs", "p0/1.avs", "p0/2.avs"]},
+        ".avs": {"files": 7, "first": [f"p0/{i}.avs" for i in range(5)]},
         "PDF without a suffix": {"files": 1, "first": ["p1/page"]},
         "audio (.wav)": {"files": 1, "first": ["p2/sound.wav"]},
         "without a suffix": {"files": 1, "first": ["p1/1.2.840.99"]},
     }
-    assert manifest.history == [("videos found (8 files not read)", 6)]
-    assert "not read   5 .avs (p0/0.avs, p0/1.avs, p0/2.avs ...), 1 PDF without a suffix (p1/page), " in str(manifest)
+    first = ", ".join(f"p0/{i}.avs" for i in range(5))
+    assert manifest.history == [(f"videos found (10 files not read: {first} ...)", 6)]
+    assert f"not read   7 .avs ({first} ...), 1 PDF without a suffix (p1/page), " in str(manifest)
     assert Manifest.read(out).not_read == manifest.not_read
     for private in (Manifest.scan(folder, private=True), manifest.as_private()):
         assert {kind: files["files"] for kind, files in private.not_read.items()} == {

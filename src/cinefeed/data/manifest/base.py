@@ -14,7 +14,7 @@ from cinefeed.core.errors import ArgumentError, ColumnError, LabelError, Setting
 from cinefeed.core.html import display
 from cinefeed.core.remote.address import Root
 from cinefeed.core.text import format_count, one_line
-from cinefeed.data.label_types import TASKS, LabelType, is_number, label_type, why_no_label
+from cinefeed.data.label_types import TASKS, LabelType, is_number, label_type, task_hint, why_no_label
 from cinefeed.data.manifest.columns import column_hint, label_names
 from cinefeed.data.manifest.display import CLIPS, manifest_html
 from cinefeed.data.manifest.fingerprint import fingerprint
@@ -221,7 +221,7 @@ class ManifestTable:
             return self
         self.column(name)
         if task not in TASKS:
-            raise SettingError(f"task={task!r} is not a choice; {did_you_mean(task, TASKS)}")
+            raise SettingError(f"task={task!r} is not a task; {task_hint(task, TASKS)}")
         kind = LabelType(kind="numbers" if task == "regression" else "classes")
         notes = self.notes | {"label_types": self.label_types | {name: kind.as_dict()}}
         return type(self)(self.table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)

@@ -1,6 +1,7 @@
 """Keys of the join between a label table and videos: a form of the path, or columns of both tables."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
@@ -112,9 +113,9 @@ def choose_keys(on: str | Sequence[str] | None, *, videos: Any, labels: Any, nam
         if column is None:
             proposed = proposed_join(videos, labels) or names[0]
             raise ColumnError(
-                f"{name} has no column 'path' or 'stem' (its columns: {', '.join(names)}); "
-                f"give the column that names the videos with on={proposed!r} (--on {proposed}) or another; if its "
-                "first line is a video, add a header line, such as 'path,label' (for a frame's index: reset_index())"
+                f"{name} has no column 'path' or 'stem' (its columns: {', '.join(names)}); give the column that names "
+                f"the videos with on={proposed!r} (--on {shlex.quote(proposed)}) or another; if its first line is a "
+                "video, add a header line, such as 'path,label' (for a frame's index: reset_index())"
             )
         return [(column, "path")]
     pairs = []
@@ -169,3 +170,25 @@ def first_names(values: Any, *, count: int = 3, private: bool = False) -> str:
     text = ", ".join("(empty)" if each is None else str(each) for each in values[:count].to_pylist())
     text = text.replace(JOINT, " + ")
     return text + " ..." if len(values) > count else text
+
+
+def conflicting_rows(labels: Any, keys: Any, repeated: Any, *, private: bool) -> str:
+    """Return the columns and values in which rows with the same key differ, for up to three keys, as a clause.
+
+    >>> table = pa.table({"path": ["a", "a", "b", "b"], "grade": ["low", "high", "low", "low"]})
+    >>> conflicting_rows(table, table["path"], pa.array(["a", "b"]), private=False)
+    "; rows of one key differ: a has grade 'low' and 'high'"
+    """
+    texts = []
+    for key in repeated.to_pylist():
+        rows = labels.filter(pc.equal(keys, key))
+        values = {name: rows.column(name).unique().to_pylist() for name in labels.schema.names}
+        differing = {name: each for name, each in values.items() if len(each) > 1}
+        if differing:
+            name, each = next(iter(differing.items()))
+            texts.append(f"{key.replace(JOINT, ' + ')} has {name} {' and '.join(map(repr, each[:3]))}")
+        if len(texts) == 3:
+            break
+    if not texts:
+        return ", whose columns are all equal"
+    return "; rows of one key differ" + ("" if private else f": {', '.join(texts)}")

@@ -1,5 +1,6 @@
 """Findings about groups, such as patients, in more than one part of the split, and rows without a group or part."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -111,7 +112,7 @@ def group_findings(manifest: Manifest, *, group: str | None) -> list[Finding]:
                 "not_split",
                 "the manifest is not split yet",
                 detail="Leaks of groups or copies between parts can only be checked after the split.",
-                advice=f"split with --group {kinds[0].name.split(',')[0] if kinds else 'PATIENT'}, and check again",
+                advice=f"split with --group {_option(kinds[0].name) if kinds else 'PATIENT'}, and check again",
                 count=len(manifest),
             )
         )
@@ -145,7 +146,7 @@ def _leak_findings(groups: Groups, parts: Any) -> list[Finding]:
             f"{len(leaking):,} of {format_count(len(group.values), 'value')} of {groups.name} in more than one part",
             detail="A model that was trained on a patient is better on that patient in the test than on others, so "
             "results are too good.",
-            advice=f"split again with --group {groups.name.split(',')[0]}",
+            advice=f"split again with --group {_option(groups.name)}",
             rows=rows,
             remarks=[
                 f"{group.values[group.codes[row]]}: {parts[int(row)].as_py() or 'no part'}" for row in rows.tolist()
@@ -223,3 +224,8 @@ def _missing_group_findings(groups: Groups) -> list[Finding]:
             rows=rows,
         )
     ]
+
+
+def _option(name: str) -> str:
+    """Return the first of several columns as a word of a shell."""
+    return shlex.quote(name.split(",")[0])
