@@ -36,7 +36,7 @@ def run_contestant(way: str) -> None:
     from benchmarks.whole_path import BATCH, DataLoader, Peer, make_feed
 
     torch.set_num_threads(1)
-    manifest = cf.Manifest.scan(DATA / "lips", progress=False).readable()
+    manifest = cf.Manifest.scan(DATA / "lips", verify="packets", progress=False).readable()
     batches: Iterator[Any]
     if way == "DataLoader":
         clips = Peer(make_feed(manifest, 0, channels=3, backend="thread"), range(1), resize=True)
