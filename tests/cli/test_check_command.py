@@ -110,7 +110,7 @@ def test_the_groups_that_would_cure_leaks_are_written_and_split_takes_them(cinef
     done = cinefeed("split", out, "--out", cured, "--group-table", groups, "--group", "site")
     assert done.code == 2 and "--group and --group-table exclude each other" in done.err
     done = cinefeed("split", out, "--out", cured)
-    assert done.code == 2 and "add --group COLUMN (the patient; candidates: patient), --group-table TABLE" in done.err
+    assert done.code == 2 and "add --group COLUMN (the patient; candidates: patient (6 values in 12 rows))" in done.err
     done = cinefeed("check", out, "--groups", tmp_path / "groups.xlsx")
     assert done.code == 2 and ".parquet, .csv or .json" in done.err
 
