@@ -264,7 +264,9 @@ def describe_videos(
     share_labels: bool = False,
 ) -> tuple[Any, History]:
     """Return the videos with columns from folder names and label rows, and the number of rows after each step."""
-    history = [("videos found" + (f" ({format_count(not_read, 'file')} not read)" if not_read else ""), videos.num_rows)]
+    history = [
+        ("videos found" + (f" ({format_count(not_read, 'file')} not read)" if not_read else ""), videos.num_rows)
+    ]
     if path_columns is not None:
         columns, is_match = columns_of_paths(videos.column("path").combine_chunks(), pattern=path_columns)
         for name in columns.schema.names:
