@@ -152,7 +152,12 @@ def _call_error(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any],
     if parameters and parameters[0].name in ("self", "cls") and args:
         kind = args[0] if isinstance(args[0], type) else type(args[0])
         owner, call = f"{kind.__name__}.", call
-        hints = {name: hint if isinstance(hint, str) else hint(args[0]) for name, hint in hints.items()}
+        is_made = kind is not args[0] and call != "__init__"  # a function needs the object
+        hints = {
+            name: hint if isinstance(hint, str) else hint(args[0])
+            for name, hint in hints.items()
+            if is_made or isinstance(hint, str)
+        }
         parameters, args = parameters[1:], args[1:]
     if call == "__init__":
         owner, call = "", owner[:-1]

@@ -16,7 +16,7 @@ from cinefeed.data.manifest.find import (
 )
 from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.labels import Unmatched
-from cinefeed.data.manifest.output_folders import files_not_read
+from cinefeed.data.manifest.output_folders import count_files
 from cinefeed.data.manifest.scan import Verify, scan_notes
 from cinefeed.video.read_options import ReadOptions
 
@@ -58,7 +58,7 @@ def discover_samples(
         on=on,
         path_columns=path_columns,
         unmatched=unmatched,
-        not_read=files_not_read(not_read),
+        not_read=count_files(not_read),
         private=private,
         share_labels=share_labels,
     )

@@ -17,6 +17,7 @@ from cinefeed.core.errors import SettingError, TableError
 from cinefeed.core.files import write_atomically, write_errors
 from cinefeed.core.remote.address import Root
 from cinefeed.core.remote.files import RemoteFiles
+from cinefeed.core.text import format_count
 from cinefeed.data.manifest.columns import METADATA_COLUMNS
 from cinefeed.data.manifest.identity import FileState, combined_state, files_of
 from cinefeed.data.manifest.label_keys import first_names
@@ -258,12 +259,14 @@ def describe_videos(
     on: str | Sequence[str] | None,
     path_columns: str | None,
     unmatched: Unmatched,
-    not_read: str = "",
+    not_read: int = 0,
     private: bool = False,
     share_labels: bool = False,
 ) -> tuple[Any, History]:
     """Return the videos with columns from folder names and label rows, and the number of rows after each step."""
-    history = [("videos found" + (f" ({not_read})" if not_read else ""), videos.num_rows)]
+    history = [
+        ("videos found" + (f" ({format_count(not_read, 'file')} not read)" if not_read else ""), videos.num_rows)
+    ]
     if path_columns is not None:
         columns, is_match = columns_of_paths(videos.column("path").combine_chunks(), pattern=path_columns)
         for name in columns.schema.names:

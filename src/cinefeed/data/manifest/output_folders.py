@@ -5,10 +5,8 @@ from collections.abc import Container, Iterable, Mapping, Set
 from pathlib import PurePosixPath
 from typing import Any
 
-from cinefeed.core.text import format_count
-
 # By files that only they contain.
-MAX_NAMES = 5  # of files that a scan did not read
+MAX_NAMES = 5  # of files that a scan did not read, per kind
 _FILES = {
     "run folder": {"settings.toml", "spec.json"},
     "cross-validation": {"folds.json"},
@@ -47,18 +45,10 @@ def is_within(name: str, folders: Container[str]) -> bool:
     return any(str(folder) in folders for folder in PurePosixPath(name).parents)
 
 
-def files_not_read(not_read: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the number and the first names of the files that a scan did not read, without folders of cinefeed.
+def count_files(not_read: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return the number of files that a scan did not read, without the folders that cinefeed writes.
 
-    >>> files_not_read({".avs": {"files": 2, "first": ["a.avs", "b.avs"]}, "run folder": {"files": 1, "first": ["r"]}})
-    '2 files not read: a.avs, b.avs'
-    >>> files_not_read({}), files_not_read({".avs": {"files": 1, "first": []}})
-    ('', '1 file not read')
+    >>> count_files({".avs": {"files": 2, "first": []}, "run folder": {"files": 1, "first": ["runs/a"]}})
+    2
     """
-    files = [each for kind, each in not_read.items() if kind not in _FILES]
-    count = sum(each["files"] for each in files)
-    names = [name for each in files for name in each["first"]][:MAX_NAMES]
-    if not count:
-        return ""
-    listed = f": {', '.join(names)}{' ...' if len(names) < count else ''}" if names else ""
-    return f"{format_count(count, 'file')} not read{listed}"
+    return sum(files["files"] for kind, files in not_read.items() if kind not in _FILES)
