@@ -47,6 +47,7 @@ def plan_parts(rows: Manifest, settings: Settings) -> tuple[Manifest, list[Findi
     positions = pc.index_in(rows.column("id"), value_set=usable.column("id"))
     return rows.with_column("split", parts.take(positions)), []
 
+
 _EFFECTS = {"error": "the scores are not trustworthy", "warning": "read the scores with care"}
 
 

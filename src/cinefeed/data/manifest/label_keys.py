@@ -179,16 +179,16 @@ def conflicting_rows(labels: Any, keys: Any, repeated: Any, *, private: bool) ->
     >>> conflicting_rows(table, table["path"], pa.array(["a", "b"]), private=False)
     "; rows of one key differ: a has grade 'low' and 'high'"
     """
+    names = [field.name for field in labels.schema if not pa.types.is_nested(field.type)]
+    rows = labels.select(names).append_column(JOINT, keys).filter(pc.is_in(keys, value_set=repeated))
+    every_value = pc.CountOptions(mode="all")
+    counts = rows.group_by(JOINT).aggregate([(name, "count_distinct", every_value) for name in names])
     texts = []
-    for key in repeated.to_pylist():
-        rows = labels.filter(pc.equal(keys, key))
-        values = {name: rows.column(name).unique().to_pylist() for name in labels.schema.names}
-        differing = {name: each for name, each in values.items() if len(each) > 1}
-        if differing:
-            name, each = next(iter(differing.items()))
-            texts.append(f"{key.replace(JOINT, ' + ')} has {name} {' and '.join(map(repr, each[:3]))}")
-        if len(texts) == 3:
-            break
+    for name in names:
+        differing = counts.filter(pc.greater(counts[f"{name}_count_distinct"], 1))[JOINT].unique()
+        for key in differing[:3].to_pylist():
+            values = rows.filter(pc.equal(rows[JOINT], key))[name].unique().to_pylist()
+            texts.append(f"{key.replace(JOINT, ' + ')} has {name} {' and '.join(map(repr, values[:3]))}")
     if not texts:
         return ", whose columns are all equal"
-    return "; rows of one key differ" + ("" if private else f": {', '.join(texts)}")
+    return "; rows of one key differ" + ("" if private else f": {', '.join(texts[:3])}")
