@@ -75,7 +75,7 @@ ORDER = {
     "training": """
         auto run keras_module weights predictions losses network batches distributed ranks callbacks threads checkpoint
         stopping logging setup doubts saliency worst_cases sample_images finish baseline_models baselines fit
-        known_videos evaluate folds pace frame_encoder features_journal encode export
+        known_videos trained evaluate predict folds pace frame_encoder features_journal encode export
     """,
     "jobs": "parts records files versions scan pack encode predict merge on_ray",
     "reports": """

@@ -18,8 +18,9 @@ from cinefeed.data.sampling import correct_prior
 from cinefeed.metrics.assess import assess
 from cinefeed.metrics.predictions import read_predictions
 from cinefeed.metrics.units import cluster_of
-from cinefeed.training.evaluate import evaluate, predict
+from cinefeed.training.evaluate import evaluate
 from cinefeed.training.finish import finish_run
+from cinefeed.training.predict import predict
 from cinefeed.training.run import read_rule_thresholds, read_thresholds
 from cinefeed.training.setup import make_parts
 
@@ -243,7 +244,7 @@ def test_predict_needs_no_label_and_lists_bad_files(path, tmp_path):
 def test_predict_writes_as_it_goes_and_lists_files_that_are_gone(path, tmp_path, monkeypatch):
     run = make_run(settings_for(path, data={"target": ["age", "kind"]}, evaluate={"clips": 2})).folder
     (path.parent / "07.npy").unlink()
-    monkeypatch.setattr("cinefeed.training.evaluate.ROWS_AT_ONCE", 9)
+    monkeypatch.setattr("cinefeed.training.predict.ROWS_AT_ONCE", 9)
     ticks = []
     out = tmp_path / "o" / "p.parquet"
     result = predict(run, manifest=path, per_clip=True, out=out, tick=lambda *each: ticks.append(each))

@@ -227,8 +227,8 @@ def predict(
         emit_part(done, as_json=as_json)
         list_failures(done.job.whole["failures"] if division.part.number == 0 else [])
         return
-    from cinefeed.training.evaluate import predict as score_videos
     from cinefeed.training.known_videos import known_videos_note
+    from cinefeed.training.predict import predict as score_videos
 
     with shown_progress(None, what="predicting") as tick:
         result = score_videos(

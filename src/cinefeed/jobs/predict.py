@@ -13,18 +13,11 @@ from cinefeed.data.manifest.write_table import table_suffix
 from cinefeed.jobs.parts import Part, part_bounds
 from cinefeed.jobs.records import DonePart, Job, PartWork, make_part, merged_rows, sha256_of
 from cinefeed.jobs.versions import versions_of_network
-from cinefeed.training.evaluate import (
-    ROWS_AT_ONCE,
-    Tick,
-    clip_counter,
-    load,
-    prediction_tables,
-    rows_to_predict,
-    write_predictions,
-)
 from cinefeed.training.known_videos import count_by_part, known_videos_note
+from cinefeed.training.predict import ROWS_AT_ONCE, prediction_tables, rows_to_predict, write_predictions
 from cinefeed.training.run import WEIGHTS
 from cinefeed.training.threads import with_threads_of_run
+from cinefeed.training.trained import Tick, clip_counter, load
 
 
 @with_threads_of_run
