@@ -244,8 +244,8 @@ def predict(
         as_json=as_json,
         text="\n".join([*_class_lines(result.predictions), f"{len(result.predictions)} predictions -> {out}"]),
     )
-    if known := known_videos_note(result.run_parts, total=_count_videos(result.predictions)):
-        note(f"warning: {known}")
+    if warning := known_videos_note(result.run_parts, total=_count_videos(result.predictions)):
+        note(f"warning: {warning}")
     if result.repeated:
         note(f"{result.repeated} paths name a file again; each file is predicted once")
     list_failures(result.failures)
