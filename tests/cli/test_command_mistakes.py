@@ -39,10 +39,10 @@ COMMAND_LINE = [
     # Columns and rows
     ("train .. --target Kind", 2, "--target Kind: there is no column 'Kind'; did you mean 'kind'?"),
     ("split m.parquet --group patients --out s.parquet", 2, "--group patients: there is no column", "'patient'"),
-    ("train .. --where kind!=a", 2, "--where kind!=a: there is no column 'kind!'; did you mean 'kind'?"),
+    ("train .. --where kin!=a", 2, "there is no column 'kin'; did you mean 'kind'?"),
     ("train .. --where age>50", 2, "--where 'age>50' must be COLUMN=VALUE or COLUMN=VALUE,VALUE"),
     ("train .. --covariates agee", 2, "--covariates agee: there is no column 'agee'; did you mean 'age'?"),
-    ("split m.parquet --out s.parquet", 2, "add --group COLUMN (the patient)", "--no-group"),
+    ("split m.parquet --out s.parquet", 2, "add --group COLUMN (the patient; candidates: patient ", "--no-group"),
     ("split m.parquet --group patient --val 15 --out s.parquet", 2, "--val 15 must be a fraction", "such as 0.15"),
     ("train .. --folds 20", 1, "there are 6 values of 'patient'; use at most 6 folds"),
     # Values

@@ -299,7 +299,7 @@ def test_a_feed_of_something_else_names_what_it_needs(manifest):
             make(other)
     with pytest.raises(SettingError, match="needs a Manifest, found 'val'"):
         make(manifest).evaluation("val")
-    with pytest.raises(SettingError, match="task='classification' is not a choice"):
+    with pytest.raises(SettingError, match="task='classification' is not a task; give 'binary'"):
         manifest.with_task("age", "classification")
     with pytest.raises(ColumnError, match="'age'"):
         manifest.with_task("aeg", "regression")
