@@ -18,10 +18,14 @@ _MAX_OPENED = 24  # videos whose pixels are read
 _COLOURED_PIXELS, _COLOURED_VIDEOS = 0.001, 0.1  # shares above which a video, and the data, are in colour
 _MIXED_RATES = 1.1  # ratio of the highest to the lowest rate, from which clips are cut by time
 _CLIP_FRAMES, _SIDE, _SMALL_SIDE, _HALVINGS = 16, 112, 64, 4  # the networks have four halvings of a frame
+_WHOLE_FRAMES = 32  # at most, of a clip that covers the whole video
 
 
-def clip_settings(labelled: Manifest) -> list[Setting]:
-    """Return the settings of clips: the whole video if it may be one cycle, otherwise a range of frames."""
+def clip_settings(labelled: Manifest, *, few: int = 0) -> list[Setting]:
+    """Return the settings of clips: the whole video if it may be one cycle, otherwise a range of frames.
+
+    `few` is the number of training videos if they are few and of classes, else 0: whole videos then have fewer frames.
+    """
     counts = np.sort(_counts(labelled))
     low, middle, high = int(counts[0]), int(np.median(counts)), int(counts[-1])
     windows = {"start_seconds", "end_seconds"} & {*labelled.table.column_names}
@@ -32,9 +36,10 @@ def clip_settings(labelled: Manifest) -> list[Setting]:
         else f"{kind} have {low} to {high} frames, half of them {middle} or more"
     )
     if high <= 64 and high <= 1.5 * low:
-        frames = min(low, 32)
+        frames = min(low, _CLIP_FRAMES if few else _WHOLE_FRAMES)
+        why_few = f"; {few} training videos are few: with fewer frames they are learnt in fewer steps"
         return [
-            Setting(name="frames", value=frames, why=why_length),
+            Setting(name="frames", value=frames, why=why_length + why_few * (few > 0 and frames < low)),
             Setting(
                 name="position",
                 value="spread",
