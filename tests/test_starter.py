@@ -236,10 +236,12 @@ def test_classes_of_whole_videos_keep_the_order_and_many_of_them_choose_no_epoch
 
     table, text = settings(20, frames=29)
     assert table["model"] == {"name": "cnn3d", "pooling": "ordered", "dropout": 0.2}
+    assert table["frame"]["height"] == 32 and "210 training videos of 20 classes are few" in text
     assert table["clip"]["frames"] == 16 and "210 training videos are few: with fewer frames" in text
     assert table["train"]["monitor"] == "loss" and "rows of validation for 20 classes are too few" in text
     table, _ = settings(2, frames=[29 + row for row in range(300)])
     assert table["clip"]["position"] == "random" and "pooling" not in table["model"]
+    assert table["frame"]["height"] == 64
     assert "monitor" not in table["train"], "45 rows of validation are enough for two classes"
 
 

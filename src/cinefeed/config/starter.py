@@ -93,7 +93,11 @@ def starter(
         unit = repr(group) if group else "row"
         notes.append(f"{folds} folds are proposed, since {units} values of {unit} are few for a single test part")
     features = feature_frame(labelled)
-    frame = feature_settings(features, labelled) if features else frame_settings(readable_rows, labelled, parts.train)
+    frame = (
+        feature_settings(features, labelled)
+        if features
+        else frame_settings(readable_rows, labelled, parts.train, num_classes=len(classes))
+    )
     is_few = bool(classes) and not features and len(parts.train) < FEW_VIDEOS
     clip = clip_settings(labelled, few=len(parts.train) if is_few else 0)
     lines = [
