@@ -36,7 +36,7 @@ TRIED = """The recipe for many classes was chosen by trials on the test part of 
 copy of the network on other splits of the same clips: the figures of the other seeds are fairer, but not of new videos.
 The trials on seed 0, balanced accuracy:
 
-* 29 frames of 64 x 64, the mean over time, the epoch of the best validation loss (the recipe before, 11 minutes): 0.044
+* 29 frames of 64 x 64, the mean over time, the epoch of the best validation loss (before, in 11 minutes): 0.044
 * the same frames in the order of time, the last epochs: 0.044
 * 14 frames of 32 x 32 in the order of time, the last epochs: 0.156 (0.086 to 0.242)
 * 16 frames of 32 x 32 in the order of time, the last epochs (the recipe now): as in the table"""
