@@ -64,7 +64,7 @@ def main() -> None:
         with RECORDS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
     else:
-        print(table(read()))
+        print(f"{table(read())}\n\n{means(read())}")
 
 
 def numbers(text: str) -> list[int]:
@@ -139,6 +139,19 @@ def table(records: list[dict[str, Any]]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def means(records: list[dict[str, Any]]) -> str:
+    """Return a line for each set with several seeds: the mean score, and the mean difference to the thumbnail."""
+    by_set: dict[str, list[dict[str, Any]]] = {}
+    for each in records:
+        by_set.setdefault(each["set"], []).append(each)
+    return "\n".join(
+        f"* {name}, mean of {len(runs)} seeds: {sum(each['value'] for each in runs) / len(runs):.3f}, minus the "
+        f"thumbnail {sum(each['baselines']['thumbnail']['difference'] for each in runs) / len(runs):+.3f}"
+        for name, runs in by_set.items()
+        if len(runs) > 1
+    )
 
 
 def _difference(baseline: dict[str, Any] | None) -> str:
