@@ -32,9 +32,9 @@ the sets and how each run is repeated.
 `gait` has no licence and is not part of this project. Its test part is 120 walks of three people who are in no other
 part, so the intervals are for other walks of these people, not for other people."""
 
-TRIED = """On `lips` the recipe is above guessing on every split, but not above the thumbnail on every one. It was chosen
-by trials on the test part of seed 0, and of a smaller copy of the network on other splits of the same clips: the
-figures of the other seeds are fairer, but not of new videos. The trials on seed 0, balanced accuracy:
+TRIED = """On `lips` the recipe is above guessing on every split, but not above the thumbnail on every one. It was
+chosen by trials on the test part of seed 0, and of a smaller copy of the network on other splits of the same clips:
+the figures of the other seeds are fairer, but not of new videos. The trials on seed 0, balanced accuracy:
 
 * 29 frames of 64 x 64, the mean over time, the epoch of the best validation loss (before, in 11 minutes): 0.044
 * the same frames in the order of time, the last epochs: 0.044
