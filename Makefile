@@ -25,7 +25,8 @@ test-slow: .venv/installed
 coverage: .venv/installed
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest -q -m "not slow" $(MEASURED:%=tests/%) \
-		tests/test_clips.py tests/test_label_types.py tests/test_plugins.py tests/test_split.py
+		tests/test_clips.py tests/test_label_types.py tests/test_plugins.py tests/test_split.py \
+		tests/test_notebook_display.py tests/reports/test_preview.py tests/remote/test_remote_feed.py tests/cli/test_bench.py
 	$(BIN)/python -m coverage combine --quiet
 	for name in $(MEASURED); do \
 		$(BIN)/python -m coverage report --show-missing --fail-under=90 --include="*/cinefeed/$$name/*" || exit; done

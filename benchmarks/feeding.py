@@ -76,7 +76,7 @@ def one_run(name: str, seconds: float, columns: list[tuple[str, bool]] = COLUMNS
 def run_apart(code: str) -> dict[str, Any]:
     """Run code in a process of its own, whose group is ended after a minute; return what `one_run` prints."""
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     )
     try:
         process.wait(timeout=LIMIT)

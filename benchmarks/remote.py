@@ -56,8 +56,8 @@ def serve(folder: Path, latency_seconds: float, addresses: Any) -> None:
         time.sleep(1e6)
 
 
-def write_data(folder: Path, videos: int) -> None:
-    """Write loose files, packed shards and LitData's chunks of the same videos."""
+def write_data(folder: Path, videos: int, *, has_litdata: bool) -> None:
+    """Write loose files, packed shards and, if wanted, LitData's chunks of the same videos."""
     rng = np.random.default_rng(1)
     (folder / "loose").mkdir(parents=True)
     for number in range(videos):
@@ -66,7 +66,7 @@ def write_data(folder: Path, videos: int) -> None:
     loose.write(folder / "loose.parquet")
     settings = PackSettings(codec="copy", rows_per_shard=ROWS_PER_SHARD)
     pack(loose, out=folder / "packed", settings=settings, workers=1, progress=False)
-    if find_spec("litdata") is not None:
+    if has_litdata:
         import litdata
 
         litdata.optimize(
@@ -224,7 +224,7 @@ def measure(names: list[str], *, videos: int, latency_ms: float, workers: int, r
     result = Measured({name: [] for name in names if name not in problems}, {}, problems)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_data(folder / "data", videos)
+        write_data(folder / "data", videos, has_litdata=LITDATA in result.rates)
         context = multiprocessing.get_context("spawn")
         addresses = context.Queue()
         server = context.Process(target=serve, args=(folder / "data", latency_ms / 1e3, addresses), daemon=True)

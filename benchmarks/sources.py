@@ -258,6 +258,7 @@ def measure(
     }
     result = {"decode alone": Compared(asks)} | compared
     rates: dict[str, list[float]] = {name: [] for name, each in result.items() if each.asks}
+    gc.freeze()  # what was imported: each collection below would look through all of it
     for _ in range(rounds):
         for name, each in rates.items():
             gc.collect()

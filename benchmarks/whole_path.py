@@ -202,6 +202,7 @@ def rows(*, quick: bool) -> Iterator[Row | str]:
         if quick and name == "pocus":
             continue
         manifest = cf.Manifest.scan(DATA / name, verify="packets", progress=False).readable()
+        manifest = manifest.head(3 * BATCH) if quick else manifest
         feed = started_feed(manifest, 2, channels=channels, backend=backend)
         problem = peer_frames_problem(feed)
         what = f"{name}, {'grey' if channels == 1 else 'RGB'}, 2 {backend} workers"

@@ -39,7 +39,8 @@ ORDER = {
     "data.sampling": "strata multilabel measure shares order plan report prior base samplers",
     "data.manifest": """
         columns ids fingerprint parquet identity read_table write_table files label_keys labels grouping summary remote
-        output_folders find quiet held scan discover rows pivot combine hiding in_memory display base manifest
+        output_folders find quiet held scan discover rows pivot combine hiding in_memory display base
+        group_candidates manifest
         encoded values
     """,
     "data.quality": """
@@ -64,17 +65,17 @@ ORDER = {
     """,
     "metrics": """
         basic added predictions agreement calibration weighted units bootstrap estimates thresholds subgroups assess
-        compare baselines display
+        compare baselines names headline display
     """,
     "models": """
         parts norm over_time spacetime pretrained_backbones cnn_rnn heads feature_rnn torch_layer pretrained
         torchvision_weights cnn3d autoencoder reference
     """,
-    "config": "settings toml lines group_candidates recipe starter_clips starter_training starter",
+    "config": "settings toml lines recipe starter_clips starter_training starter",
     "training": """
         auto run keras_module weights predictions losses network batches distributed ranks callbacks threads checkpoint
-        stopping logging setup doubts saliency worst_cases sample_images finish baseline_models baselines fit evaluate
-        folds pace frame_encoder features_journal encode export
+        stopping logging setup doubts saliency worst_cases sample_images finish baseline_models baselines fit
+        known_videos trained evaluate predict folds pace frame_encoder features_journal encode export
     """,
     "jobs": "parts records files versions scan pack encode predict merge on_ray",
     "reports": """

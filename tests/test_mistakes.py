@@ -1,5 +1,7 @@
 """Plausible mistakes in Python: each is refused where it is made, with the thing, the value and the remedy."""
 
+import pickle
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -82,6 +84,12 @@ MISTAKES = [
     ("manifest.split(val=0.2, test=0.2, group=False)", "group=False ... None if all rows are independent"),
     ("manifest.split(val=0.2, test=0.2, group=['patient'])", "group=['patient'] ... group='patient'"),
     ("manifest.split(0.2, 0.2, group=None)", "by name, as in split(val=0.2, test=0.2, group=None)"),
+    (
+        "manifest.split(0.7, 0.15, 0.15)",
+        "by name: split(val=..., test=..., group= ... rest is for training ... 'patient'",
+    ),
+    ("pickle.dumps(feed)", "cannot be pickled ... feed.state()"),
+    ("feed_of(task='classification')", "task='classification' is not a task; give 'binary' for two classes"),
     ("manifest.split(test_size=0.2, group=None)", "Manifest.split has no argument 'test_size' ... 'test'"),
     ("manifest.split(val=0.2, test=0.2, group=None, stratify=True)", "stratify=True ... label column"),
     ("with_gaps.split(val=0.2, test=0.2, group=None, stratify='age')", "manifest.drop_missing('age')"),
@@ -144,6 +152,7 @@ def names(tmp_path_factory):
         "cf": cf,
         "ct": ct,
         "np": np,
+        "pickle": pickle,
         "with_gaps": with_gaps,
         "manifest": manifest,
         "parts": manifest.split(val=0.2, test=0.2, group="patient"),
@@ -211,7 +220,6 @@ def test_an_error_within_a_function_stays_as_it_is():
 def test_checked_functions_keep_their_signature_and_their_examples():
     import doctest
     import inspect
-    import pickle
 
     import cinefeed.video.registry as registry
 

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 
 from cinefeed.config import parse
-from cinefeed.config.group_candidates import group_candidates
 from cinefeed.config.starter import starter, with_pace
-from cinefeed.core.errors import ColumnError, LabelError, SettingError, TableError
+from cinefeed.core.errors import ArgumentError, ColumnError, LabelError, SettingError, TableError
+from cinefeed.data.manifest.group_candidates import group_candidates
 from cinefeed.data.manifest.manifest import Manifest
 
 
@@ -76,6 +76,8 @@ def test_without_a_group_the_columns_that_it_could_be_are_named():
         "patient_key (30 values in 60 rows)",
         "ward (15 values in 60 rows)",
     ]
+    with pytest.raises(ArgumentError, match=r"split needs group; .*group='patient_key'"):
+        manifest.split(val=0.1, test=0.1)
     with pytest.raises(SettingError, match=r"candidates: patient_key \(30 values in 60 rows\), ward"):
         starter(manifest, path="m.parquet", target="age", group=None)
     table, text = table_of(manifest, group=False)

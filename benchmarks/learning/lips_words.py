@@ -68,10 +68,7 @@ def train_seeds(features: Path, *, seeds: list[int], out: Path) -> None:
 def collect(videos: Path, *, seeds: list[int], out: Path) -> None:
     """Write the classes that the SVC and each network predict for each clip: numbers of the sorted words."""
     import pyarrow.parquet as pq
-    from sklearn.decomposition import PCA
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC
+    from examples.lips_words_baselines import motion, support_vector_machine
 
     import cinefeed as cf
 
@@ -96,32 +93,16 @@ def collect(videos: Path, *, seeds: list[int], out: Path) -> None:
         place = {video: row for row, video in enumerate(table["id"].to_pylist())}
         total[:, numbers] += scores[[place[video] for video in ids]]
     columns["together"] = total.argmax(axis=1)
-    clips = _thumbnails(manifest)
+    clips = motion(manifest)
     svc = np.empty(len(ids), np.int64)
     for fold in np.unique(folds):
         test = folds == fold
-        model = make_pipeline(PCA(100, random_state=0), StandardScaler(), SVC(C=3))
-        svc[test] = model.fit(clips[~test], truth[~test]).predict(clips[test])
+        svc[test] = support_vector_machine().fit(clips[~test], truth[~test]).predict(clips[test])
     columns["svc"] = svc
     with PREDICTIONS.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", *columns])
         writer.writerows(zip(ids, *(each.tolist() for each in columns.values()), strict=True))
-
-
-def _thumbnails(manifest: Any) -> NDArray[np.float32]:
-    """Return 20 frames of 8 x 8 pixels of each clip, minus their mean over time, float32 (rows, 1280)."""
-    import cinefeed as cf
-
-    feed = cf.Feed(
-        manifest,
-        target=None,
-        clip=cf.Clip(frames=20, rate_hz=25.0, position="center"),
-        frame=cf.Frame(height=8, width=8, channels=1),
-    )
-    clips = np.concatenate([batch.clips[..., 0].astype(np.float32) for batch in feed.evaluation(manifest)])
-    clips = (clips - clips.mean(axis=(1, 2, 3), keepdims=True)) / clips.std(axis=(1, 2, 3), keepdims=True)
-    return (clips - clips.mean(axis=1, keepdims=True)).reshape(len(clips), -1)
 
 
 def compare(path: Path) -> dict[str, Any]:

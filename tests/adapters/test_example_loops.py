@@ -45,6 +45,7 @@ def parts_of(rows):
     return cf.Manifest.read(rows).split(val=0.2, test=0.1, group=None, seed=7)
 
 
+@pytest.mark.slow
 def test_a_plain_loop_resumes_in_mid_epoch_as_if_it_had_not_stopped(rows, tmp_path):
     whole = ddp(rows, tmp_path / "whole", "--epochs", 2, ranks=2)
     assert sorted(whole["scores"]) == sorted(parts_of(rows).val.column("id").to_pylist())

@@ -20,6 +20,7 @@ def make(manifest, **changes):
 def test_the_same_samples_as_the_feed(manifest):
     loader = FeedLoader(make(manifest))
     assert len(loader) == 3
+    assert repr(loader) == f"FeedLoader(layout='BTHWC', device=None, pin_memory={loader.pin_memory})\n{loader.feed!r}"
     for (inputs, targets, weights), batch in zip(loader, make(manifest), strict=True):
         assert np.array_equal(inputs["clips"].numpy(), batch.clips) and list(inputs) == ["clips"]
         assert np.array_equal(targets.numpy(), batch.targets) and np.array_equal(weights.numpy(), batch.weights)

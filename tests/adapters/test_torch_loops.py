@@ -81,7 +81,7 @@ def test_compile(manifest):
     assert np.allclose(compiled, losses(manifest), rtol=1e-5) and len(graphs) == 1
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_accelerate(manifest, tmp_path, ranks):
     pytest.importorskip("accelerate", reason="accelerate is not installed: pip install accelerate")
     manifest.write(tmp_path / "m.parquet")

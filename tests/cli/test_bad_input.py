@@ -178,5 +178,5 @@ def test_no_run_folder(cinefeed, tmp_path):
 
 def test_no_run_folder_is_known_before_keras_is_loaded(cinefeed, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "absent")  # Keras cannot be loaded so
-    monkeypatch.setitem(sys.modules, "cinefeed.training.evaluate", None)
+    monkeypatch.setitem(sys.modules, "cinefeed.training.trained", None)
     refused(cinefeed("predict", tmp_path, "--out", "p.csv"), code=2, words=["is not a run folder"])

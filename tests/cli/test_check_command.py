@@ -46,6 +46,7 @@ def test_short_videos_and_rows_chosen(cinefeed, two_alike, manifest):
     assert by_code["short_videos"]["count"] == 12
     few = cinefeed(*words, "--where", "kind=a").json
     assert few["rows"] == 6
+    assert cinefeed(*words, "--where", "patient!=p0,p3").json["rows"] == 8
 
 
 def test_a_page_is_written(cinefeed, two_alike, manifest, tmp_path):
@@ -66,6 +67,7 @@ def test_a_wrong_question_is_refused(cinefeed, manifest, videos, tmp_path):
         (["--stride", 2], 2, "--frames"),
         (["--frames", 0], 2, "frames"),
         (["--where", "kind=c"], 1, "kind='c'"),
+        (["--where", "kind!=a,b"], 1, "no row is left without kind=a, b"),
     ):
         done = cinefeed("check", manifest, *words)
         assert (done.code, done.out) == (code, "")
@@ -108,6 +110,65 @@ def test_the_groups_that_would_cure_leaks_are_written_and_split_takes_them(cinef
     done = cinefeed("split", out, "--out", cured, "--group-table", groups, "--group", "site")
     assert done.code == 2 and "--group and --group-table exclude each other" in done.err
     done = cinefeed("split", out, "--out", cured)
-    assert done.code == 2 and "add --group COLUMN (the patient), --group-table TABLE" in done.err
+    assert done.code == 2 and "add --group COLUMN (the patient; candidates: patient (6 values in 12 rows))" in done.err
     done = cinefeed("check", out, "--groups", tmp_path / "groups.xlsx")
     assert done.code == 2 and ".parquet, .csv or .json" in done.err
+
+
+SETTINGS = """
+[data]
+manifest = "{manifest}"
+target = "kind"
+
+[data.split]
+{split}
+
+[clip]
+frames = 3
+
+[frame]
+height = 6
+width = 6
+
+[feed]
+batch_size = 2
+
+[train]
+out = "run"
+folds = {folds}
+"""
+
+
+def test_the_parts_are_those_that_training_makes_of_the_settings(cinefeed, two_alike, manifest, tmp_path):
+    from cinefeed.config import read_settings
+    from cinefeed.data.manifest.manifest import Manifest
+    from cinefeed.training.setup import make_parts, usable_rows
+
+    sorted(two_alike.rglob("*.npy"))[-1].write_bytes(b"no array")
+    assert cinefeed("scan", two_alike, "--labels", two_alike.parent / "labels.csv", "--out", manifest).code == 0
+    config = tmp_path / "run.toml"
+
+    def check(split, *words, folds=0):
+        config.write_text(SETTINGS.format(manifest=manifest, split=split, folds=folds))
+        done = cinefeed("check", "--config", config, "--json", *words)
+        return {each["code"]: each for each in done.json["findings"]}, done.json["classes"]
+
+    findings, classes = check("group = false\nseed = 1\nval = 0.3\ntest = 0.3")
+    rows, _ = usable_rows(Manifest.read(manifest))
+    parts = make_parts(rows, read_settings(config)).all
+    assert {name: sum(each.get(name, 0) for each in classes.values()) for name in ("train", "val", "test")} == {
+        name: parts.column("split").to_pylist().count(name) for name in ("train", "val", "test")
+    }
+    assert "not_split" not in findings and "rows_without_split" not in findings
+    findings, _ = check("group = false\nseed = 1\nval = 0.3\ntest = 0.3", "--group", "patient")
+    assert "groups_across_splits" in findings
+    findings, _ = check('group = "patient"\nseed = 1\nval = 0.3\ntest = 0.3')
+    assert "groups_across_splits" not in findings
+    findings, _ = check('group = "patient"', folds=3)
+    assert not {"groups_across_splits", "not_split"} & findings.keys()
+    findings, _ = check('group = "patient"\nval = 0.01\ntest = 0.98')
+    assert findings["no_parts"]["severity"] == "error" and "train" in findings["no_parts"]["detail"]
+    leaking = Manifest.read(manifest).with_column("cohort", ["train", "test"] * 6)
+    leaking.write(manifest)
+    findings, _ = check('column = "cohort"\ngroup = "patient"')
+    assert {"no_parts", "groups_across_splits"} <= findings.keys()

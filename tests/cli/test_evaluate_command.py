@@ -64,8 +64,9 @@ def test_a_table_of_any_program_is_measured(cinefeed, tmp_path):
     assert named["metrics"]["external"]["auroc"] == pytest.approx(1 - done.json["metrics"]["external"]["auroc"])
     as_number = cinefeed("evaluate", table, "--task", "regression")
     assert as_number.code == 0
-    assert as_number.out.splitlines()[0].split() == ["external,", "6", "videos"]
-    assert as_number.out.splitlines()[1].startswith("r2 ")
+    first, head, row, *_ = as_number.out.splitlines()
+    assert "on 6 external videos: too few for an interval; not shown to be better than guessing the mean." in first
+    assert head.split() == ["external,", "6", "videos"] and row.startswith("r2 ")
 
 
 def test_intervals_subgroups_and_reasons_are_printed_once(cinefeed, tmp_path):
@@ -81,7 +82,7 @@ def test_intervals_subgroups_and_reasons_are_printed_once(cinefeed, tmp_path):
     done = cinefeed("evaluate", tmp_path / "theirs.parquet", "--subgroups", "site")
     assert done.code == 0, done.err
     lines = done.out.splitlines()
-    assert lines[0].split() == "external, 80 videos, 160 clips".split()
+    assert lines[1].split() == "external, 80 videos, 160 clips".split()
     auroc = json.loads(cinefeed("evaluate", tmp_path / "theirs.parquet", "--json").out)["assessment"]
     auroc = auroc["parts"]["external"]["target"]["metrics"]["auroc"]
     assert f"auroc              {auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f})" in lines
@@ -90,7 +91,8 @@ def test_intervals_subgroups_and_reasons_are_printed_once(cinefeed, tmp_path):
     assert done.out.count("an interval needs at least 10 units to resample; found 6") == 1
     noise = pa.table({"target": truth, "score": rng.uniform(size=80)})
     pq.write_table(noise, tmp_path / "noise.parquet")
-    assert "external: no better than guessing: AUROC " in cinefeed("evaluate", tmp_path / "noise.parquet").out
+    first = cinefeed("evaluate", tmp_path / "noise.parquet").out.splitlines()[0]
+    assert first.startswith("AUROC 0.") and first.endswith(" on 80 external videos; no better than guessing.")
     one = pa.table({"target": ["a"] * 12, "score": rng.uniform(size=12)})
     pq.write_table(one, tmp_path / "one.parquet")
     out = cinefeed("evaluate", tmp_path / "one.parquet", "--classes", "a,b").out
@@ -125,7 +127,9 @@ def test_compare_shows_paired_differences(compared, tmp_path):
     assert json.loads((tmp_path / "c.json").read_text())["targets"] == result["targets"]
     output = compared(*words)
     line = next(each for each in output.splitlines() if each.strip().startswith("auroc"))
-    assert f"{auroc['difference']:.4g}" in line and " to " in line
+    assert f"{auroc['difference']:.4g}" in line and " to " in line and "identical" not in output
+    same = compared(words[0], words[0], "--resamples", 50)
+    assert "a and b are identical: both predict the same values for all 60 videos" in same
     alone = json.loads(compared(words[0], words[0], "--json", "--resamples", 50))
     assert all(each["difference"] == 0 for each in alone["targets"]["sick"]["metrics"].values())
 

@@ -54,7 +54,14 @@ def test_ctrl_c_tells_how_to_resume(cinefeed, manifest, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_a_run_that_left_says_so(tmp_path, capsys, as_json):
-    summary = {"epochs": 2, "best_epoch": 1, "stopped": "asked to leave", "seconds": 1.0, "feed_verdict": ""}
+    summary = {
+        "epochs": 2,
+        "best_epoch": 1,
+        "monitor": "val_loss",
+        "stopped": "asked to leave",
+        "seconds": 1.0,
+        "feed_verdict": "",
+    }
     finish(RunResult(folder=tmp_path, metrics={}, complete=False, **summary), as_json=as_json)
     output = capsys.readouterr().out
     if as_json:

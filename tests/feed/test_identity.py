@@ -127,7 +127,7 @@ def test_real_videos(request, folder, sampler):
 def test_after_a_resume(made, backend):
     expected = epochs(make(made))[0]
     assert resumes(partial(make, made), expected, backend=backend)
-    assert not resumes(partial(make, made, seed=8), expected, backend=backend)
+    assert not resumes(partial(make, made, seed=8), expected, backend="thread")
 
 
 HEAD = """
@@ -164,7 +164,7 @@ def test_in_a_fresh_process_twice(made, tmp_path, monkeypatch):
     for hash_seed in "12":
         monkeypatch.setenv("PYTHONHASHSEED", hash_seed)
         assert elsewhere(ANOTHER, made, tmp_path / "m.parquet", sampler="uniform", workers=int(hash_seed)) == expected
-    assert elsewhere(ANOTHER, made, tmp_path / "m.parquet", sampler="uniform", seed=8) != expected
+    assert epochs(make(made, sampler="uniform", seed=8)) != expected
 
 
 @pytest.mark.slow
@@ -193,19 +193,16 @@ def through_keras(feed):
     return digests
 
 
-@pytest.mark.parametrize("backend", ["thread", "process"])
 @pytest.mark.parametrize("through", [through_torch, through_keras])
-def test_the_same_samples_through_torch_and_keras(made, through, backend):
+def test_the_same_samples_through_torch_and_keras(made, through):
     expected = as_items(make(made))
-    assert through(make(made, workers=cf.Workers(count=2, backend=backend))) == expected
+    assert through(make(made, workers=cf.Workers(count=2, backend="process"))) == expected
     assert through(make(made, workers=2, seed=8)) != expected
 
 
-@pytest.mark.parametrize("backend", ["thread", "process"])
-def test_the_same_samples_through_jax(made, tmp_path, backend):
-    assert elsewhere(JAX, made, tmp_path / "m.parquet", workers=cf.Workers(count=2, backend=backend)) == as_items(
-        make(made)
-    )
+def test_the_same_samples_through_jax(made, tmp_path):
+    workers = cf.Workers(count=2, backend="process")
+    assert elsewhere(JAX, made, tmp_path / "m.parquet", workers=workers) == as_items(make(made))
 
 
 def test_what_differs_in_one_bit_has_another_digest(made):

@@ -311,7 +311,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, derandomize=True, deadline=None, database=None)
+@settings(max_examples=150, derandomize=True, deadline=None, database=None)
 @given(CASES, STEPS)
 def test_every_row_is_fed_as_often_as_the_plan_says(case, steps):
     run(case, steps)

@@ -114,13 +114,10 @@ def test_an_iterator_that_ends_late_disturbs_no_other(manifest, backend, worker_
     assert pixels(feed) == expected(manifest, 2)
 
 
-@BACKENDS
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("evaluation", [True, False])
-def test_an_interrupt_at_the_last_batch_leaves_no_line_behind(
-    manifest, monkeypatch, backend, worker_pool, before, evaluation
-):
-    feed = make(manifest, workers=cf.Workers(count=2, backend=backend))
+def test_an_interrupt_at_the_last_batch_leaves_no_line_behind(manifest, monkeypatch, before, evaluation):
+    feed = make(manifest, workers=cf.Workers(count=2, backend="thread"))
     if evaluation:
         feed = feed.evaluation(manifest)
     batches = iter(feed)

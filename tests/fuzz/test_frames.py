@@ -35,8 +35,8 @@ UNMARKED += (8445, 9064, 9450)
 REFUSED = (1225, 1736, 1739, 2240, 2582, 2795, 4667, 5768, 5939, 7512, 8063, 9946)
 REFUSED_OTHERS = (656, 912, 1008, 1520)  # MJPEG
 UNMARKED_OTHERS = (11, 120, 136, 144)  # of the other streams: decoders that leave pixels unwritten, or keep state
-FAST, MANY = range(300), range(10_000)  # a file takes about 0.1 s of one core
-FAST_OTHERS, MANY_OTHERS = range(64), range(2_000)
+FAST, MANY = range(150), range(10_000)  # a file takes about 0.1 s of one core
+FAST_OTHERS, MANY_OTHERS = range(32), range(2_000)
 LEAST_REPORTED = 0.1  # of the files: else the comparison would pass by finding nothing
 # The share of files of which a scan that has counted packets may give frames that are not those of a full decode: it
 # has not looked for damage that the decoder does not mark.

@@ -155,7 +155,7 @@ def test_encoding(count, trained, manifest, tmp_path, capsys):
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "json"])
 @pytest.mark.parametrize("options", [(), ("--clips", 2), ("--clips", 2, "--per-clip")])
 def test_prediction(options, suffix, trained, manifest, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cinefeed.training.evaluate.ROWS_AT_ONCE", 4)
+    monkeypatch.setattr("cinefeed.training.predict.ROWS_AT_ONCE", 4)
     monkeypatch.setattr("cinefeed.jobs.predict.ROWS_AT_ONCE", 4)
     words = ["predict", trained, "--manifest", manifest, *options]
     one, merged = tmp_path / f"one.{suffix}", tmp_path / f"all.{suffix}"

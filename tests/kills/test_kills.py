@@ -21,9 +21,9 @@ KILLS = {
     "encode_parts": ("0.4", "0.9"),
     "predict_parts": ("0.3", "0.7"),
     "pack_ray": ("0.5", "0.92"),
-    "train": ("0.02", "0.4", "0.86"),
+    "train": ("0.4", "0.86"),
 }
-FULL = {"scan": ("0", "0.5", "1"), "encode": ("0.5", "1"), "pack_jpeg": ("0.3", "1"), "train": ("0", "0.5", "1")}
+FULL = {"scan": ("0", "0.5", "1"), "encode": ("1",), "pack_jpeg": ("0.3", "1"), "train": ("0.5",)}
 
 
 def check(job, folder, how, *places):

@@ -34,6 +34,8 @@ def test_a_model_does_not_differ_from_itself():
     result = compare(ages(TRUE + HARD), ages(TRUE + HARD), **SETTINGS)
     for each in result["targets"]["age"]["metrics"].values():
         assert (each["difference"], each["low"], each["high"]) == (0, 0, 0)
+    assert result["targets"]["age"]["same_scores"]
+    assert not compare(ages(TRUE + HARD), ages(TRUE), **SETTINGS)["targets"]["age"]["same_scores"]
     json.dumps(result, allow_nan=False)
 
 

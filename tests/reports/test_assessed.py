@@ -70,7 +70,7 @@ def test_several_targets_have_a_section_each(tmp_path):
     page = Page(html)
     assert requests(html) == [] and page.faults == []
     assert of(NUMBERS, "_ef") | of(CLASSES, "_sick") < set(page.downloads)
-    assert html.count('<h3 class="target">') == 2 and "test R² of ef" in page.text
+    assert html.count('<h3 class="target">') == 2 and "R² of ef on 40 test patients" in page.text
     names = re.findall(r'download="([^"]+\.svg)"', html)
     assert len(names) == len(set(names))
 
@@ -262,7 +262,9 @@ def test_the_head_of_the_page_calls_a_guess_a_guess_and_names_target_data_and_da
         and "Training run · run" in html
     )
     head = html.partition('<section id="results">')[0]
-    assert "<dt>test AUROC, " in head and "No better than" not in head
+    assert "<dt>AUROC on 40 test patients, " in head and "No better than" not in head
+    assert "<dt>AUROC of the thumbnail alone</dt><dd>0.830</dd>" in head
+    assert "no better than the thumbnail (0.830).</p>" in head
     (folder / "baselines.json").write_text(json.dumps(made_baselines("ef", guess=(0.02, -0.1, 0.14))))
     head = run_page(folder).read_text().partition('<section id="results">')[0]
     assert "<dd>No better than guessing</dd>" in head and "<dt>test: AUROC " in head

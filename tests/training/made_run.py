@@ -70,7 +70,16 @@ def make_run(settings, *, overwrite=False):
     keep_flow(folder, feed=feed, counts=rows.history, failures=failures)
     save_weights(model, folder / "best.weights.h5")
     metrics = finish_run(folder, settings=settings, model=model, feed=feed, val=val, test=test)
-    write_json(folder / "run.json", {"epochs": 1, "best_epoch": 1, "stopped": "made", "seconds": 0})
+    write_json(
+        folder / "run.json", {"epochs": 1, "best_epoch": 1, "monitor": "val_loss", "stopped": "made", "seconds": 0}
+    )
     return RunResult(
-        folder=folder, metrics=metrics, epochs=1, best_epoch=1, stopped="made", seconds=0.0, feed_verdict=""
+        folder=folder,
+        metrics=metrics,
+        epochs=1,
+        best_epoch=1,
+        monitor="val_loss",
+        stopped="made",
+        seconds=0.0,
+        feed_verdict="",
     )

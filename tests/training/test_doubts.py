@@ -11,6 +11,7 @@ from made_run import settings_for
 
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.reports import run_page
+from cinefeed.training.doubts import doubt_lines
 from cinefeed.training.fit import train
 from cinefeed.training.folds import train_folds
 
@@ -56,13 +57,19 @@ def test_look_alikes_across_parts_stand_at_the_head(tmp_path, caplog):
     titles = [each["title"] for each in findings_of(run)["findings"]]
     assert titles == ["4 videos in more than one part of the split, nearly the same frames"]
     assert findings_of(run)["not_checked"] == ""
-    words = [each.message for each in caplog.records if "will not be trustworthy" in each.message]
+    words = [each.message for each in caplog.records if "are not trustworthy" in each.message]
     assert len(words) == 1 and titles[0] in words[0] and "--group-table groups.csv" in words[0]
     logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [each["text"] for each in logged if each["event"] == "doubt"] == words
     html = run_page(run).read_text()
     head = html[: html.index("</header>")]
     assert "The scores on this page cannot be trusted." in head and titles[0] in head
+    assert doubt_lines(run) == [f"the scores are not trustworthy: {titles[0]}"]
+    warning = {"severity": "warning", "title": "age can be predicted from brightness", "detail": "R2", "advice": "look"}
+    (run / "findings.json").write_text(json.dumps({"findings": [warning], "not_checked": ""}))
+    head = run_page(run).read_text().partition("</header>")[0]
+    assert "Read the scores with care." in head and warning["title"] in head and "cannot be trusted" not in head
+    assert doubt_lines(run) == [f"read the scores with care: {warning['title']}"]
 
 
 def test_sound_parts_have_no_doubt(tmp_path, caplog):

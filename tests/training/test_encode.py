@@ -20,11 +20,11 @@ from cinefeed.feed.feed import Feed
 from cinefeed.models import feature_rnn, reference_cnn_lstm
 from cinefeed.training import encode as module
 from cinefeed.training.encode import encode
-from cinefeed.training.evaluate import load_model
 from cinefeed.training.fit import train
 from cinefeed.training.frame_encoder import encoder_of_keras, encoder_of_run
 from cinefeed.training.run import WEIGHTS, read_run
 from cinefeed.training.setup import choose_rows, make_parts
+from cinefeed.training.trained import load_model
 from cinefeed.transforms import Normalize, Reverse
 from cinefeed.transforms.compose import Compose
 from cinefeed.video.clips import Clip, Frame

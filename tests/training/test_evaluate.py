@@ -1,4 +1,5 @@
 import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -17,8 +18,9 @@ from cinefeed.data.sampling import correct_prior
 from cinefeed.metrics.assess import assess
 from cinefeed.metrics.predictions import read_predictions
 from cinefeed.metrics.units import cluster_of
-from cinefeed.training.evaluate import evaluate, predict
+from cinefeed.training.evaluate import evaluate
 from cinefeed.training.finish import finish_run
+from cinefeed.training.predict import predict
 from cinefeed.training.run import read_rule_thresholds, read_thresholds
 from cinefeed.training.setup import make_parts
 
@@ -242,7 +244,7 @@ def test_predict_needs_no_label_and_lists_bad_files(path, tmp_path):
 def test_predict_writes_as_it_goes_and_lists_files_that_are_gone(path, tmp_path, monkeypatch):
     run = make_run(settings_for(path, data={"target": ["age", "kind"]}, evaluate={"clips": 2})).folder
     (path.parent / "07.npy").unlink()
-    monkeypatch.setattr("cinefeed.training.evaluate.ROWS_AT_ONCE", 9)
+    monkeypatch.setattr("cinefeed.training.predict.ROWS_AT_ONCE", 9)
     ticks = []
     out = tmp_path / "o" / "p.parquet"
     result = predict(run, manifest=path, per_clip=True, out=out, tick=lambda *each: ticks.append(each))
@@ -276,6 +278,23 @@ def test_a_video_that_is_named_again_is_scored_once(path, tmp_path, monkeypatch)
     assert result.repeated == 3
     everything = predict(run, paths=[path.parent, "03.npy"])
     assert len(everything.predictions) == 24 and everything.repeated == 1
+
+
+def test_videos_of_the_run_are_counted_by_their_content(path, tmp_path):
+    hashes = Manifest.scan(path.parent, progress=False).table["content_hash"]
+    table = Manifest.read(path).table.append_column("content_hash", hashes)
+    Manifest.from_table(table, root=path.parent).write(path)
+    run = make_run(settings_for(path, data={"target": "kind"})).folder
+    parts = Manifest.read(run / "manifest.parquet").column("split").to_pylist()
+    others = tmp_path / "others"
+    others.mkdir()
+    shutil.copy(path.parent / f"{parts.index('val'):02}.npy", others / "renamed.npy")
+    np.save(others / "00.npy", np.zeros((12, 12, 12), np.uint8))  # another video of the same name
+    result = predict(run, paths=[others, path.parent / f"{parts.index('test'):02}.npy"])
+    assert result.run_parts == {"val": 1, "test": 1}
+    alone = predict(run, paths=[path.parent / "03.npy"])
+    assert alone.predictions["id"].to_pylist() == ["03.npy"] and alone.run_parts == {parts[3]: 1}
+    assert predict(run, manifest=path).run_parts == {part: parts.count(part) for part in ("train", "val", "test")}
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])

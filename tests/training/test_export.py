@@ -9,12 +9,12 @@ from cinefeed.config import parse
 from cinefeed.core.errors import SettingError, TrainingError
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.training import export as module
-from cinefeed.training.evaluate import load_model
 from cinefeed.training.export import check_scores, export
 from cinefeed.training.fit import train
 from cinefeed.training.predictions import model_inputs
 from cinefeed.training.run import WEIGHTS, read_run
 from cinefeed.training.setup import build_feed
+from cinefeed.training.trained import load_model
 
 ROWS = 12
 

@@ -18,12 +18,13 @@ from cinefeed.encoders import Preprocessing, encoder_function
 from cinefeed.models import pretrained
 from cinefeed.models.torch_layer import PretrainedEncoder
 from cinefeed.training.encode import encode
-from cinefeed.training.evaluate import evaluate, load_model
+from cinefeed.training.evaluate import evaluate
 from cinefeed.training.export import export
 from cinefeed.training.fit import train
 from cinefeed.training.frame_encoder import encoder_of_run
 from cinefeed.training.network import LayerwiseAdam, build_model, learning_rate_factors
 from cinefeed.training.run import WEIGHTS, read_run
+from cinefeed.training.trained import load_model
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(keras.config.backend() != "torch", reason="fine-tuning needs Keras on torch")

@@ -15,8 +15,9 @@ from cinefeed.core.errors import SettingError, SourceError, SplitError, TableErr
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.metrics import classification_metrics, regression_metrics
 from cinefeed.training import fit
-from cinefeed.training.evaluate import evaluate, predict
+from cinefeed.training.evaluate import evaluate
 from cinefeed.training.fit import train
+from cinefeed.training.predict import predict
 from cinefeed.training.run import check_out, read_run
 from cinefeed.training.stopping import choose_patience
 

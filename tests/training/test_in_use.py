@@ -11,10 +11,11 @@ from cinefeed.core.locks import write_lock
 from cinefeed.encoders.video_encoder import VideoEncoder
 from cinefeed.reports import run_page
 from cinefeed.training.encode import encode
-from cinefeed.training.evaluate import evaluate, predict
+from cinefeed.training.evaluate import evaluate
 from cinefeed.training.export import export
 from cinefeed.training.fit import train
 from cinefeed.training.folds import train_folds
+from cinefeed.training.predict import predict
 from cinefeed.transforms.compose import Compose
 from cinefeed.video.clips import Frame
 

@@ -88,7 +88,7 @@ def several(**change):
 def test_every_network_for_scores_is_found_by_its_name(name):
     spec = dataclasses.replace(several(padded=True, views=("a", "b")), clip_shape=(4, 70, 70, 1))
     model = build_model(settings_for(model={"name": name, "encoders": "own"}), spec)
-    assert set(model.output) == {"y", "sick", "kind"} and len(model.inputs) == 3
+    assert set(model.output) == {"y", "sick", "kind"} and len(model.inputs) == 3 and model.name == name
     with pytest.raises(SettingError, match=r"found task 'regression'"):
         build_model(settings_for(model={"name": "autoencoder"}), spec)
 

@@ -11,9 +11,10 @@ from made_run import make_manifest, make_run, settings_for
 from cinefeed.core.errors import CinefeedError, TrainingError
 from cinefeed.reports.folder import _clips, _settings
 from cinefeed.training.checkpoint import _read, _write
-from cinefeed.training.evaluate import evaluate, predict
+from cinefeed.training.evaluate import evaluate
 from cinefeed.training.export import export
 from cinefeed.training.frame_encoder import encoder_of_run
+from cinefeed.training.predict import predict
 from cinefeed.training.run import read_run, write_arrays
 from cinefeed.training.weights import load_weights, save_weights
 

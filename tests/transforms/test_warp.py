@@ -177,6 +177,16 @@ def test_frames_that_follow_each_other_in_memory(dtype, channels):
         assert np.array_equal(warp(frames, inverse, height, width), warp(apart, inverse, height, width))
 
 
+def test_frames_that_lie_gigabytes_apart(tmp_path):
+    """OpenCV's 32-bit offsets read the first frame twice, or ended the program."""
+    file = np.memmap(tmp_path / "sparse", np.uint8, "w+", shape=2**32 + 1200)
+    block = np.ndarray((2, 30, 40), np.uint8, file, strides=(2**32, 40, 1))
+    block[:] = (np.random.default_rng(2).random((2, 30, 40)) * 255).astype(np.uint8)
+    inverse = np.linalg.inv(Rotate(degrees=9).matrix({"degrees": 9.0}, height=30, width=40))
+    for frames in (block, list(block)):
+        assert np.array_equal(warp(frames, inverse, 30, 40), warp(block.copy(), inverse, 30, 40))
+
+
 def test_frames_that_differ_are_refused():
     with pytest.raises(SourceError, match="split the video"):
         warp([np.zeros((4, 4), np.uint8), np.zeros((5, 4), np.uint8)], np.eye(3), 4, 4)

@@ -93,6 +93,30 @@ def test_a_missing_picture_after_such_a_start_is_a_gap(whole, tmp_path):
     assert probe(path).damaged.tolist() == [[RESET + 3, GOP - 1]]
 
 
+def with_matrices(packets: list[bytes], keys: list[bool]) -> list[bytes]:
+    """State scaling matrices of 16 in the parameters of the sequence, which change no pixel, as some cameras do."""
+    eight, minus_sixteen = "000010000", "00000100001"
+    whole, cut_short, as_before = "1" + eight + "1" * 15, "1" + eight + minus_sixteen, "0"
+    matrices = (whole + 2 * as_before) * 2 + 2 * cut_short
+    for place in (place for place, key in enumerate(keys) if key):
+        before, unit, rest = re.split(b"(?<=\0\0\1)(\x67.*?)(?=\0\0\0?\1)", packets[place], flags=re.DOTALL)
+        bits = bits_of(unit).rstrip("0")
+        at = after_codes(bits, 32, 4) + 1  # after number, chroma, both bit depths, and the bit for lossless
+        assert bits[at] == "0"
+        packets[place] = before + unit_of(bits[:at] + "1" + matrices + bits[at + 1 :]) + rest
+    return packets
+
+
+def test_parameters_with_scaling_matrices_are_parsed(tmp_path):
+    frames, high = numbered_frames(COUNT, height=48, width=64), BASELINE | {"profile": "high"}
+    plain = write_video(tmp_path / "plain.ts", frames, gop=GOP, options=high)
+    path = edited(plain, tmp_path / "v.ts", with_matrices)
+    assert decoded_numbers(path) == list(range(COUNT))
+    assert probe(path).damaged.tolist() == []
+    cut, expected = (edited(each, tmp_path / f"cut_{each.name}", without(10)) for each in (path, plain))
+    assert probe(cut).damaged.tolist() == probe(expected).damaged.tolist() != []
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize("gop", [3, 6, GOP])
 def test_a_missing_key_frame_is_reported(tmp_path, suffix, gop):

@@ -1,8 +1,6 @@
 """External validation on the manifest of another hospital, with one patient who was treated in both."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,6 +8,7 @@ import pytest
 from made_dicom import write_dicom
 
 import cinefeed as cf
+from cinefeed.cli import main
 from cinefeed.config import parse
 from cinefeed.core.errors import SplitError, TableError
 from cinefeed.reports.page import table_page
@@ -75,20 +74,18 @@ def test_a_common_salt_refuses_the_patient_of_both(hospitals):
         evaluate(folder / "run", manifest=scan(second, salt="secret", name="common.parquet"))
 
 
-def test_different_salts_are_told_on_terminal_and_page(hospitals, tmp_path):
+def test_different_salts_are_told_on_terminal_and_page(hospitals, tmp_path, capsys):
     folder, _, second = hospitals
     other, out = scan(second, name="own.parquet"), tmp_path / "external.parquet"
-    words = ["evaluate", folder / "run", "--manifest", other, "--out", out, "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "cinefeed", *map(str, words)], capture_output=True, text=True, check=True
-    )
-    assert f"warning: {UNCHECKED}" in done.stderr and "--salt" in done.stderr
-    assert UNCHECKED in json.loads(done.stdout)["assessment"]["warnings"][0]
+    assert main(["evaluate", *map(str, [folder / "run", "--manifest", other, "--out", out]), "--json"]) == 0
+    done = capsys.readouterr()
+    assert f"warning: {UNCHECKED}" in done.err and "--salt" in done.err
+    assert UNCHECKED in json.loads(done.out)["assessment"]["warnings"][0]
     page = table_page(out).read_text()
     head = page[page.index("<header>") : page.index("</header>")]
     assert UNCHECKED in head and "the same --salt" in head
-    again = [sys.executable, "-m", "cinefeed", "evaluate", str(out)]
-    assert UNCHECKED in subprocess.run(again, capture_output=True, text=True, check=True).stderr
+    assert main(["evaluate", str(out)]) == 0
+    assert UNCHECKED in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("by", ["ids as they are in one", "a table without notes"])

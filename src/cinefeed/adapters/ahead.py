@@ -27,6 +27,12 @@ def require_feed(feed: object, *, name: str) -> None:
     expect(feed, Feed, name=f"{name}(feed)", remedy=advice)
 
 
+def adapter_repr(adapter: Any, **options: object) -> str:
+    """Return the options of an adapter, and below them its feed."""
+    listed = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    return f"{type(adapter).__name__}({listed})\n{adapter.feed!r}"
+
+
 class Ahead(Generic[Sent]):
     """Iterates a feed with one batch in transfer, and tracks the consumer's state, one batch behind the feed's."""
 

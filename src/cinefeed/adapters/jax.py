@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cinefeed.adapters.ahead import ADAPTER_HINTS, Ahead, require_feed
+from cinefeed.adapters.ahead import ADAPTER_HINTS, Ahead, adapter_repr, require_feed
 from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import FeedError, MissingExtraError
 from cinefeed.feed.batch import Batch
@@ -21,12 +21,13 @@ Item = tuple[dict[str, jax.Array], Any, Any]  # targets and weights: an array, o
 class FeedIterator:
     """Iterates `(inputs, targets, weights)` as JAX arrays; each iteration is one epoch of the feed.
 
-    `inputs["clips"]` is (batch, frames, height, width, channels). With several views each is a separate input, named
-    in `feed.spec.clip_names`. Masks are `inputs["masks"]` unless they are the targets. Each batch is sent to its
-    devices while the previous one is in use. `sharding` distributes the rows of a batch over devices, such as
-    `NamedSharding(mesh, PartitionSpec("data"))`; with several processes each passes the rows of its own rank, and the
-    results are global arrays. A batch that cannot be divided over the devices is an error: set `drop_last=True` of the
-    feed, or a `batch_size` that can be divided.
+    `inputs["clips"]` is (batch, frames, height, width, channels). With several views each is a separate input, named in
+    `feed.spec.clip_names`. `inputs["valid"]` is there only if a batch can have padding (`feed.spec.padded`): with
+    `Clip(short="pad")`, and on several ranks, whose last batches are filled up. Masks are `inputs["masks"]` unless they
+    are the targets. Each batch is sent to its devices while the previous one is in use. `sharding` distributes the rows
+    of a batch over devices, such as `NamedSharding(mesh, PartitionSpec("data"))`; with several processes each passes
+    the rows of its own rank, and the results are global arrays. A batch that cannot be divided over the devices is an
+    error: set `drop_last=True` of the feed, or a `batch_size` that can be divided.
 
     for inputs, targets, weights in FeedIterator(feed):
         state, loss = step(state, inputs["clips"], targets, weights)
@@ -37,6 +38,9 @@ class FeedIterator:
         self.feed = feed
         self.sharding = sharding
         self._ahead = Ahead(feed, send=self._arrays)
+
+    def __repr__(self) -> str:
+        return adapter_repr(self, sharding=self.sharding)
 
     def __len__(self) -> int:
         """Return the number of batches of the current epoch."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cinefeed.adapters.ahead import ADAPTER_HINTS, require_feed
+from cinefeed.adapters.ahead import ADAPTER_HINTS, adapter_repr, require_feed
 from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import keras_missing
 from cinefeed.feed.batch import Batch
@@ -22,8 +22,9 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
     Each batch is `(inputs, targets)`, or `(inputs, targets, weights)` if rows have weights (`feed.spec.weighted`);
     without weights `fit(class_weight=...)` can be used. A single input, the clips, is an array. Several inputs are a
     dictionary: `clips`, or one entry per view (`feed.spec.clip_names`), covariates, `masks` unless they are the
-    targets, and `valid` if clips are padded. With `named=True` inputs are always a dictionary, for a model that reads
-    its input by name. Weights for the tasks "clip" and "mask" are (batch, 1, 1, 1), one for all pixels of a row.
+    targets, and `valid` if a batch can have padding (`feed.spec.padded`: `Clip(short="pad")`, or several ranks). With
+    `named=True` inputs are always a dictionary, for a model that reads its input by name. Weights for the tasks "clip"
+    and "mask" are (batch, 1, 1, 1), one for all pixels of a row.
 
     The feed prefetches batches with its own workers and in its own order, so `workers` is 1 here and the index that
     Keras passes, which is shuffled, is ignored: between `on_epoch_begin` and `on_epoch_end` each request returns the
@@ -49,6 +50,9 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
         self._start_state: dict[str, Any] = {}  # of the feed, at the start of the epoch
         self._num_returned = 0
         self._single = False  # the previous epoch had one batch
+
+    def __repr__(self) -> str:
+        return adapter_repr(self, named=self.named)
 
     def __len__(self) -> int:
         """Return the number of batches of the current epoch."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import starmap
 from typing import Any, Literal, get_args
 
-from cinefeed.adapters.ahead import ADAPTER_HINTS, Ahead, require_feed
+from cinefeed.adapters.ahead import ADAPTER_HINTS, Ahead, adapter_repr, require_feed
 from cinefeed.adapters.tensors import as_tensor
 from cinefeed.core.arguments import check_arguments, in_words
 from cinefeed.core.errors import MissingExtraError, SettingError, did_you_mean
@@ -32,10 +32,11 @@ class FeedLoader:
 
     `inputs["clips"]` is (batch, frames, height, width, channels), or has the order of axes in `layout`: "BTCHW" for a
     2-D network per frame, "BCTHW" for a 3-D network; the other orders are views, not copies. With several views each is
-    a separate input, named in `feed.spec.clip_names`. Masks are `inputs["masks"]`, or the targets, in the same order of
-    axes. Tensors share memory with the feed, which reuses it once no tensor references it. With a CUDA `device`,
-    batches are copied to it ahead of use, through pinned memory and on a separate stream; with `pin_memory` and no
-    device they are in pinned memory.
+    a separate input, named in `feed.spec.clip_names`. `inputs["valid"]` is there only if a batch can have padding
+    (`feed.spec.padded`): with `Clip(short="pad")`, and on several ranks, whose last batches are filled up. Masks are
+    `inputs["masks"]`, or the targets, in the same order of axes. Tensors share memory with the feed, which reuses it
+    once no tensor references it. With a CUDA `device`, batches are copied to it ahead of use, through pinned memory and
+    on a separate stream; with `pin_memory` and no device they are in pinned memory.
 
     `state_dict` and `load_state_dict` save and restore the feed's position, so that a loader in Lightning resumes
     within an epoch.
@@ -63,6 +64,10 @@ class FeedLoader:
         self._order = ["BTHWC".index(axis) for axis in layout]
         self._stream: Any = None  # of torch.cuda; made with the first batch
         self._ahead = Ahead(feed, send=self._send) if self.device is not None and self.device.type == "cuda" else None
+
+    def __repr__(self) -> str:
+        layout = "".join("BTHWC"[axis] for axis in self._order)
+        return adapter_repr(self, layout=layout, device=self.device and str(self.device), pin_memory=self.pin_memory)
 
     def __len__(self) -> int:
         """Return the number of batches of the current epoch."""

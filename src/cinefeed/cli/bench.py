@@ -16,6 +16,7 @@ from cinefeed.core.progress import shown_progress
 from cinefeed.core.text import format_count, format_percent
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.feed import Feed
+from cinefeed.feed.stats import NOTICEABLE_LOAD
 from cinefeed.feed.throughput import Measured, measure_grid
 from cinefeed.feed.workers.pools import Backend
 from cinefeed.packing.advice import packing_advice
@@ -71,13 +72,14 @@ def bench(
         "runs": [run.as_dict() for run in runs],
         "best": {"workers": best.workers, "backend": best.backend},
         "verdict": verdict(best),
+        "other_programs": others_note(runs),
     }
     advice = packing_advice(part, settings.feed_settings(), best.stats)
     if advice is not None:
         result["packing"] = asdict(advice)
     size = " x ".join(map(str, clip))
     head = f"{len(part)} samples, clips of {size} in batches of {settings.feed.batch_size}, {usable_cores()} cores"
-    lines = [head, format_runs(runs), verdict(best), "" if advice is None else str(advice)]
+    lines = [head, format_runs(runs), verdict(best), others_note(runs), "" if advice is None else str(advice)]
     emit(result, as_json=as_json, text="" if as_json else "\n".join(filter(None, lines)))
 
 
@@ -115,10 +117,29 @@ def verdict(best: Measured) -> str:
     stats = best.stats
     stage, seconds = max(stats.stages.items(), key=lambda each: each[1])
     share = seconds / (sum(stats.stages.values()) or 1.0)
-    gain = "" if best.gain is None or best.workers == 1 else f", {best.gain:.1f} times one"
+    gain = "" if best.gain in (None, 1.0) else f", {best.gain:.1f} times one worker"
     return (
         f"fastest: {_who(best)} with {stats.clips_per_second:.4g} clips/s{gain}; {stage} takes {format_percent(share)} "
         f"of the work, {'the caller' if not best.workers else 'workers'} idle {format_percent(stats.idle_share)}"
+    )
+
+
+def others_note(runs: Sequence[Measured]) -> str:
+    """Return how many cores other programs used in the runs; "" if too few to matter, or if it is not measured.
+
+    >>> from cinefeed.feed.stats import Stats
+    >>> stats = Stats(elapsed_seconds=10.0, available_cpu_seconds=20.0, other_cpu_seconds=14.0)
+    >>> others_note([Measured(workers=1, backend="thread", stats=stats)])
+    'other programs used 1.4 of 2 cores meanwhile, so speeds and gains are wrong: repeat on an idle machine'
+    """
+    shares = [run.stats for run in runs if run.stats.available_cpu_seconds]
+    if not any(each.other_cpu_seconds > NOTICEABLE_LOAD * each.available_cpu_seconds for each in shares):
+        return ""
+    low, high = (f"{number(each.other_cores for each in shares):.1f}" for number in (min, max))
+    cores = round(max(each.available_cpu_seconds / each.elapsed_seconds for each in shares))
+    return (
+        f"other programs used {low if low == high else f'{low} to {high}'} of {format_count(cores, 'core')} meanwhile, "
+        "so speeds and gains are wrong: repeat on an idle machine"
     )
 
 

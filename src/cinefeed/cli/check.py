@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
 import typer
@@ -12,13 +12,14 @@ import typer
 from cinefeed.cli.inputs import check_path
 from cinefeed.cli.options import Group, Json, Where, Window, where_table, window_of
 from cinefeed.cli.show import emit, note
-from cinefeed.config import read_settings
+from cinefeed.config import Settings, read_settings
 from cinefeed.core.errors import SettingError
 from cinefeed.core.locks import write_lock
 from cinefeed.data.manifest.grouping import GROUP
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.write_table import table_suffix, write_table
 from cinefeed.data.quality import check_manifest
+from cinefeed.data.quality.findings import Finding, sort_by_severity
 from cinefeed.video.clips import Clip, Frame
 
 
@@ -68,28 +69,25 @@ def check(
     if groups is not None:
         table_suffix(groups)
     clip = None if frames is None else Clip(frames=frames, stride=1 if stride is None else stride, rate_hz=rate)
-    frame = None
-    rows_where: dict[str, list[Any]] = {**where_table(where or [])}
-    if config is not None:
+    frame, selection = None, where_table(where or [])
+    if config is None:
+        if manifest is None:
+            raise SettingError("missing: the manifest; or give --config with settings that name it")
+        rows, obstacles = Manifest.read(manifest), list[Finding]()
+        for column, values in selection.items():
+            rows = rows.where(column, values)
+    else:
         settings = read_settings(config)
         data = settings.data
         clip, frame = clip or settings.clip, settings.frame
-        rows_where = {name: list(values) for name, values in data.where.items()} | rows_where
-        if manifest is None:
-            manifest = Path(data.manifest)
-            check_path(manifest, name="manifest", label="[data] manifest =")
         if target is None and data.targets and data.targets[0] != "clip":
             target = data.targets[0]
             task = task or (data.task.get(target) if isinstance(data.task, Mapping) else data.task)
         group = group or data.split.group or None
-    if manifest is None:
-        raise SettingError("missing: the manifest; or give --config with settings that name it")
+        rows, obstacles = _planned_rows(settings, manifest=manifest, selection=selection, private=private)
     if window is not None:
         window_ends = window_of(window)
         frame = Frame(height=1, width=1, window=window_ends) if frame is None else replace(frame, window=window_ends)
-    rows = Manifest.read(manifest)
-    for column, values in rows_where.items():
-        rows = rows.where(column, values)
     report = check_manifest(
         rows,
         target=target,
@@ -101,6 +99,7 @@ def check(
         private=private,
         workers=workers,
     )
+    report = replace(report, findings=sort_by_severity([*obstacles, *report.findings]))
     result = report.as_dict() | ({} if page is None else {"page": str(page)})
     if groups is not None:
         with write_lock(groups):
@@ -115,3 +114,19 @@ def check(
         note(f"-> {check_page(report, rows, out=page)}")
     if not report.ok or (strict and report.number("warning")):
         raise typer.Exit(1)
+
+
+def _planned_rows(
+    settings: Settings, *, manifest: Path | None, selection: Mapping[str, list[str]], private: bool
+) -> tuple[Manifest, list[Finding]]:
+    """Return the rows of the settings with the parts that a training would make, and what would stop it."""
+    from cinefeed.training.doubts import plan_parts  # only --config needs it
+    from cinefeed.training.setup import choose_rows
+
+    if manifest is None:
+        manifest = Path(settings.data.manifest)
+        check_path(manifest, name="manifest", label="[data] manifest =")
+    conditions = {**settings.data.where, **{column: tuple(values) for column, values in selection.items()}}
+    data = replace(settings.data, where=conditions, private=settings.data.private or private)
+    settings = replace(settings, data=data)
+    return plan_parts(choose_rows(Manifest.read(manifest), settings), settings)

@@ -15,6 +15,7 @@ from cinefeed.core.errors import SettingError
 from cinefeed.core.locks import with_write_lock
 from cinefeed.core.text import format_count
 from cinefeed.data.label_types import why_no_label
+from cinefeed.data.manifest.group_candidates import group_candidates
 from cinefeed.data.manifest.grouping import GROUP
 from cinefeed.data.manifest.labels import Unmatched
 from cinefeed.data.manifest.manifest import Manifest
@@ -180,16 +181,17 @@ def split(
             f"{' and '.join(options)} exclude each other; give one of them. A table of 'cinefeed check --group COLUMN "
             "--groups TABLE' already keeps the samples of one COLUMN together"
         )
+    rows = Manifest.read(manifest)
     if not options:
+        candidates = ", ".join(group_candidates(rows, target=stratify or "")[:4]) or "none with repeated values"
         raise SettingError(
-            "no group was given; add --group COLUMN (the patient), --group-table TABLE ('cinefeed check --groups' "
-            "writes it), or --no-group if all rows are independent"
+            f"no group was given; add --group COLUMN (the patient; candidates: {candidates}), --group-table TABLE "
+            "('cinefeed check --groups' writes it), or --no-group if all rows are independent"
         )
     table_suffix(out)
-    rows = Manifest.read(manifest)
     if stratify is not None:
         rows = rows.with_task(stratify, task)
-        if notice := rows.label_type(stratify).notice(stratify):
+        if notice := rows.label_type(stratify).notice(stratify, use="stratified by size, in tenths"):
             note(notice)
     for column, values in where_table(where or []).items():
         rows = rows.where(column, values)

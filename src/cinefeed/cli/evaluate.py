@@ -27,6 +27,7 @@ from cinefeed.metrics.display import assessment_lines, baseline_lines, reason_li
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.metrics.thresholds import check_rule
 from cinefeed.metrics.units import cluster_of
+from cinefeed.training.doubts import doubt_lines
 from cinefeed.training.run import check_run, read_baselines, read_thresholds, settings_of_run, write_json
 
 RunOrTable = Annotated[Path, typer.Argument(help="Run folder, or table of predictions (Parquet, CSV) of any program.")]
@@ -133,7 +134,13 @@ def evaluate(
             "failures": result.failures,
         },
         as_json=as_json,
-        text="\n".join([*assessment_lines(result.assessment, baselines=baselines), *baseline_lines(baselines)]),
+        text="\n".join(
+            [
+                *assessment_lines(result.assessment, baselines=baselines),
+                *baseline_lines(baselines),
+                *(doubt_lines(run) if manifest is None else []),
+            ]
+        ),
     )
     list_failures(result.failures)
 
@@ -220,17 +227,25 @@ def predict(
         emit_part(done, as_json=as_json)
         list_failures(done.job.whole["failures"] if division.part.number == 0 else [])
         return
-    from cinefeed.training.evaluate import predict as score_videos
+    from cinefeed.training.known_videos import known_videos_note
+    from cinefeed.training.predict import predict as score_videos
 
     with shown_progress(None, what="predicting") as tick:
         result = score_videos(
             run, paths=paths or [], manifest=manifest, clips=clips, per_clip=per_clip, out=out, tick=tick
         )
     emit(
-        {"out": str(out), "rows": len(result.predictions), "failures": result.failures},
+        {
+            "out": str(out),
+            "rows": len(result.predictions),
+            "failures": result.failures,
+            "run_parts": result.run_parts,
+        },
         as_json=as_json,
         text="\n".join([*_class_lines(result.predictions), f"{len(result.predictions)} predictions -> {out}"]),
     )
+    if warning := known_videos_note(result.run_parts, total=_count_videos(result.predictions)):
+        note(f"warning: {warning}")
     if result.repeated:
         note(f"{result.repeated} paths name a file again; each file is predicted once")
     list_failures(result.failures)
@@ -286,6 +301,8 @@ def _as_table(comparison: dict[str, Any]) -> str:
             f"{name}, {comparison['part']}: {format_count(target['units'], comparison['unit'] or 'video')}, "
             f"{format_count(target['clusters'], resampled)} resampled"
         )
+        if target["same_scores"]:
+            lines.append(f"  a and b are identical: both predict the same values for all {target['videos']:,} videos")
         lines.append(f"  {'':20} {'a':>10} {'b':>10} {'b - a':>10}   {comparison['level']:.0%} interval")
         for metric, values in target["metrics"].items():
             cells = [_cell(values[key]) for key in ("a", "b", "difference")]

@@ -30,7 +30,10 @@ _REQUIRED = {
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Run = Annotated[Path, typer.Argument(help="Run folder, the --out of 'cinefeed train'.")]
 Where = Annotated[
-    list[str] | None, typer.Option(help="Keep the rows with these values: COLUMN=VALUE[,VALUE ...]. May be repeated.")
+    list[str] | None,
+    typer.Option(
+        help="Keep the rows with these values: COLUMN=VALUE[,VALUE ...], or without: COLUMN!=VALUE. May be repeated."
+    ),
 ]
 Group = Annotated[str | None, typer.Option(help="Column whose values must not be in two parts, such as the patient.")]
 NoGroup = Annotated[bool, typer.Option("--no-group", help="Treat every row as independent of all others.")]
@@ -326,8 +329,8 @@ def features_of(manifest: str) -> dict[str, Any]:
 def where_table(conditions: list[str]) -> dict[str, list[str]]:
     """Return what `--where column=value,value` says, by column.
 
-    >>> where_table(["view=4ch", "label=regular,pneumonia"])
-    {'view': ['4ch'], 'label': ['regular', 'pneumonia']}
+    >>> where_table(["view!=4ch", "label=regular,pneumonia"])
+    {'view!': ['4ch'], 'label': ['regular', 'pneumonia']}
     """
     table = {}
     for condition in conditions:

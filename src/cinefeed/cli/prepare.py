@@ -33,10 +33,10 @@ def init(
 
     The settings depend on the manifest alone. A comment at the top states how long the training takes on this machine.
     """
-    from cinefeed.config.group_candidates import group_candidates
     from cinefeed.config.starter import starter, with_pace
     from cinefeed.core.files import write_atomically, write_errors
     from cinefeed.core.locks import write_lock
+    from cinefeed.data.manifest.group_candidates import group_candidates
 
     if group is not None and no_group:
         raise SettingError("--group and --no-group exclude each other; give one")

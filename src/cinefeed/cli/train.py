@@ -12,6 +12,7 @@ from cinefeed.config import Settings
 from cinefeed.core.errors import CinefeedError, MissingExtraError, SettingError
 from cinefeed.core.locks import write_lock
 from cinefeed.metrics.display import assessment_lines, baseline_lines
+from cinefeed.training.doubts import doubt_lines
 from cinefeed.training.run import (
     CHECKPOINT,
     RunResult,
@@ -158,12 +159,13 @@ def finish(result: RunResult, *, as_json: bool) -> None:
             "report": None if page is None else str(page),
             "epochs": result.epochs,
             "best_epoch": result.best_epoch,
+            "monitor": result.monitor,
             "stopped": result.stopped,
             "metrics": result.metrics,
             "feed": result.feed_verdict,
         },
         as_json=as_json,
-        text=f"{result.stopped}; best epoch {result.best_epoch}\n"
+        text=f"{result.stopped}; best epoch {result.best_epoch} by {result.monitor}\n"
         + f"{_results(result.folder)}\n{result.feed_verdict}\n-> {page or result.folder}",
     )
 
@@ -198,9 +200,10 @@ def _finish_folds(settings: Settings, *, folds: int, overwrite: bool, as_json: b
 
 
 def _results(folder: Path) -> str:
-    """Return the assessment of a run or of folds, and its comparison with baselines, as lines."""
+    """Return the assessment of a run or of folds, its comparison with baselines, and doubts about it, as lines."""
     baselines = read_baselines(folder)
-    return "\n".join([*assessment_lines(read_assessment(folder), baselines=baselines), *baseline_lines(baselines)])
+    lines = [*assessment_lines(read_assessment(folder), baselines=baselines), *baseline_lines(baselines)]
+    return "\n".join([*lines, *doubt_lines(folder)])
 
 
 def _page(folder: Path) -> Path | None:

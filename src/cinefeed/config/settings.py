@@ -57,9 +57,10 @@ class DataSettings:
     """The manifest, the selection of its rows, and the targets: one label column, or several; the first is balanced.
 
     With `target = "clip"` the targets are the clips themselves, for the autoencoder. `task` and `classes` are a value,
-    or a table by target. Rows without a label are an error; with `missing = "drop"` they are left out and counted. With
-    several targets a row needs at least one label, and missing ones are left out of the loss. `private` shows ids in
-    place of paths, and no pictures; it is not needed for a manifest that was scanned with --private.
+    or a table by target. `where` has the values of columns that rows must have; `"view!" = ["2ch"]` leaves rows out.
+    Rows without a label are an error; with `missing = "drop"` they are left out and counted. With several targets a row
+    needs at least one label, and missing ones are left out of the loss. `private` shows ids in place of paths, and no
+    pictures; it is not needed for a manifest that was scanned with --private.
     """
 
     manifest: str

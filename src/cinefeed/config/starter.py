@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cinefeed.config.group_candidates import group_candidates
 from cinefeed.config.lines import Setting, comment, toml_key
 from cinefeed.config.recipe import FEW_VIDEOS
 from cinefeed.config.starter_clips import clip_settings, feature_settings, frame_settings
@@ -20,6 +19,7 @@ from cinefeed.core.errors import CinefeedError, LabelError, SettingError, SplitE
 from cinefeed.core.text import count_having, format_count
 from cinefeed.data.label_types import class_names
 from cinefeed.data.manifest.encoded import encoded_from, feature_frame, made_by_a_run
+from cinefeed.data.manifest.group_candidates import group_candidates
 from cinefeed.data.manifest.manifest import Manifest, Parts
 from cinefeed.data.split_summary import unseen_classes
 

@@ -19,13 +19,14 @@ Target = TypeVar("Target", bound=Callable[..., Any])
 
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", NoneType: "None"}
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+[^/]")  # a Path has one slash left; C:/ is a drive
-_NO_HINTS: Mapping[str, str] = {}
+Hints = Mapping[str, str | Callable[[Any], str]]  # a function gets the object whose method is called
+_NO_HINTS: Hints = {}
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 _SHORT.maxlist = _SHORT.maxtuple = 4
 
 
-def check_arguments(*, hints: Mapping[str, str] = _NO_HINTS, label: str | None = None) -> Callable[[Target], Target]:
+def check_arguments(*, hints: Hints = _NO_HINTS, label: str | None = None) -> Callable[[Target], Target]:
     """Decorate a function, a class or a settings dataclass, so that wrong arguments raise ArgumentError with a remedy.
 
     The error for an unknown, missing or positional argument shows the nearest valid call. For a dataclass, fields of
@@ -33,7 +34,8 @@ def check_arguments(*, hints: Mapping[str, str] = _NO_HINTS, label: str | None =
     any other class, public methods are decorated too.
 
     Args:
-        hints: What to do about an unknown or missing argument, by its name; "*" is for unknown ones without a hint.
+        hints: What to do about an unknown or missing argument, by its name; "*" is for unknown ones without a hint. A
+            function returns it for the object of the method.
         label: Name of a dataclass in messages; "" if its fields are the arguments of another function.
     """
 
@@ -113,7 +115,7 @@ def require_local(*paths: object, error: type[CinefeedError], what: str = "files
             )
 
 
-def _wrapped(function: Any, hints: Mapping[str, str], clean: Callable[..., Any] | None = None) -> Any:
+def _wrapped(function: Any, hints: Hints, clean: Callable[..., Any] | None = None) -> Any:
     """Return a function that raises ArgumentError if a call does not fit its signature."""
     clean, explain, layers = clean or _plain, _call_error, []
     inner = function
@@ -150,6 +152,12 @@ def _call_error(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any],
     if parameters and parameters[0].name in ("self", "cls") and args:
         kind = args[0] if isinstance(args[0], type) else type(args[0])
         owner, call = f"{kind.__name__}.", call
+        is_made = kind is not args[0] and call != "__init__"  # a function needs the object
+        hints = {
+            name: hint if isinstance(hint, str) else hint(args[0])
+            for name, hint in hints.items()
+            if is_made or isinstance(hint, str)
+        }
         parameters, args = parameters[1:], args[1:]
     if call == "__init__":
         owner, call = "", owner[:-1]
@@ -161,9 +169,13 @@ def _call_error(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any],
     if len(args) > len(by_place):
         free = [name for name in names if name not in by_place and name not in kwargs]
         named = dict(zip(free, args[len(by_place) :], strict=False))
+        which = "its arguments" if not by_place else f"all arguments but {' and '.join(by_place)}"
+        if not _fit(function, named):  # they are in another order than the parameters
+            example = ", ".join(f"{name}=..." for name in names)
+            advice = "".join(f"; {hints[name]}" for name in named if name in hints)
+            return ArgumentError(f"{owner}{call} takes {which} by name: {call}({example}){advice}")
         values = [in_words(each) for each in args[: len(by_place)]]
         values += [f"{name}={in_words(value)}" for name, value in (named | dict(kwargs)).items()]
-        which = "its arguments" if not by_place else f"all arguments but {' and '.join(by_place)}"
         return ArgumentError(f"{owner}{call} takes {which} by name, as in {call}({', '.join(values)})")
     present = {*by_place[: len(args)], *kwargs}
     missing = [each.name for each in parameters if each.default is each.empty and each.name in names]
@@ -175,6 +187,13 @@ def _call_error(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any],
         )
         return ArgumentError(f"{owner}{call} needs {needed}; {advice}")
     return ArgumentError(f"{owner}{call}: {text}")
+
+
+def _fit(function: Any, arguments: Mapping[str, Any]) -> bool:
+    """Return whether arguments of numbers, text, bool and None have the types of their annotations."""
+    annotations = get_type_hints(function)
+    allowed = {name: _plain_types(annotations.get(name)) for name in arguments}
+    return all(not allowed[name] or isinstance(value, allowed[name]) for name, value in arguments.items())
 
 
 def _nearest(name: str, names: Sequence[str], hints: Mapping[str, str]) -> str:

@@ -10,13 +10,15 @@ The rule is applied to the whole column, before any split or filter, and the res
 that only contains zeros still has two classes. An explicit task overrides the rule.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from cinefeed.core.errors import did_you_mean
 
 Kind = Literal["classes", "numbers"]
 
@@ -37,14 +39,14 @@ class LabelType:
         """Whether the labels are classes."""
         return self.kind == "classes"
 
-    def notice(self, name: str) -> str:
-        """Return a notice for numbers that may be classes, "" for other labels."""
+    def notice(self, name: str, *, use: str = "used as numbers (a regression)") -> str:
+        """Return a notice for numbers that may be classes, "" for other labels; `use` is how they are used."""
         if self.grades is None:
             return ""
         low, high = self.grades
         return (
-            f"{name!r} contains the integers {low} to {high}, each at least twice; they are used as numbers "
-            "(a regression); if they are classes, set task='multiclass' (--task multiclass)"
+            f"{name!r} contains the integers {low} to {high}, each at least twice; they are {use}; "
+            "if they are classes, set task='multiclass' (--task multiclass)"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,6 +86,17 @@ def label_type(values: Any) -> LabelType:
     counts = numbers.value_counts().field("counts").to_numpy()
     is_graded = low <= 1 and len(counts) == high - low + 1 and counts.min() > 1
     return LabelType(kind="numbers", grades=(int(low), int(high))) if is_graded else NUMBERS
+
+
+def task_hint(task: object, tasks: Sequence[str]) -> str:
+    """Return a hint for a name that is no task.
+
+    >>> task_hint("classification", TASKS), task_hint("regresion", TASKS)
+    ("give 'binary' for two classes, 'multiclass' for more", "did you mean 'regression'?")
+    """
+    if str(task).lower().startswith("classif"):
+        return "give 'binary' for two classes, 'multiclass' for more"
+    return did_you_mean(str(task), tasks)
 
 
 def why_no_label(kind: Any) -> str:

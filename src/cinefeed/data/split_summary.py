@@ -1,6 +1,7 @@
 """Comparison of the parts of a split: rows, groups and labels of each part."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +64,7 @@ class Balance:
                 others = " and ".join(f"{self.parts[k]} ({count})" for k, count in enumerate(counts) if count)
                 messages.append(
                     f"class {name!r} of {self.label_name!r} is only in {others}, so a model cannot learn it; split "
-                    f"with --stratify {self.label_name}, or leave it out with --where"
+                    f"with --stratify {shlex.quote(str(self.label_name))}, or leave it out with --where"
                 )
         return tuple(messages)
 

@@ -63,7 +63,8 @@ def _about_backends(machine: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         missing = "Keras is not installed" if not keras["installed"] else "Keras has no backend"
         extra = "torch" if not backends else next(iter(backends))
         yield (
-            f"{missing}: train, evaluate and predict need both; your own PyTorch or JAX training loop needs neither",
+            f"{missing}: train, evaluate and predict need Keras and a backend; your own training loop in PyTorch or "
+            "JAX does not need Keras",
             f"pip install 'cinefeed[keras,{extra}]'",
         )
     elif machine["versions"].get(keras["backend"]) is None:

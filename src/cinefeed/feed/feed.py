@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from numpy.typing import NDArray
 
 from cinefeed.core.arguments import check_arguments, expect, expect_integer, in_words
-from cinefeed.core.errors import ArgumentError, SettingError
+from cinefeed.core.errors import ArgumentError, SettingError, UnpicklableError
 from cinefeed.core.html import display, display_page
 from cinefeed.core.text import parse_bytes
 from cinefeed.data.manifest.manifest import Manifest
@@ -272,6 +272,13 @@ class Feed:
 
     def __repr__(self) -> str:
         return feed_repr(self)
+
+    def __reduce__(self) -> Any:
+        """Raise UnpicklableError: a feed has workers, buffers and a position."""
+        raise UnpicklableError(
+            "a feed cannot be pickled or copied, because it has workers and buffers; make it in the process that uses "
+            "it, Feed(Manifest.read(path), ...), and move its position with feed.state() and feed.restore(state)"
+        )
 
     def _repr_html_(self) -> str:
         return feed_html(self)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import ColumnError, LabelError, SettingError, did_you_mean
 from cinefeed.core.text import count_having
-from cinefeed.data.label_types import LabelType, class_names, is_number
+from cinefeed.data.label_types import LabelType, class_names, is_number, task_hint
 from cinefeed.data.manifest.columns import column_hint
 from cinefeed.data.sampling import BalancedClasses, Natural, Sampler, UniformLabels
 from cinefeed.data.sampling.strata import bin_strata
@@ -283,7 +283,7 @@ def read_targets(
     one of `classes`.
     """
     if task is not None and task not in get_args(Task):
-        raise SettingError(f"task={task!r} is not a task; {did_you_mean(str(task), get_args(Task))}")
+        raise SettingError(f"task={task!r} is not a task; {task_hint(task, get_args(Task))}")
     kind = column.type
     missing = pc.is_null(column, nan_is_null=True)
     if len(column) and pc.all(missing).as_py():

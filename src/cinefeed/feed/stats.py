@@ -10,7 +10,7 @@ from cinefeed.video.ffmpeg.decoder import decoder_choice
 # Waiting for less than this share of the time counts as not waiting.
 _NOTICEABLE_WAIT = 0.1
 # The machine is the bottleneck if its cores are full and other programs use this share of them or more.
-_FULL, _NOTICEABLE_LOAD = 0.9, 0.2
+_FULL, NOTICEABLE_LOAD = 0.9, 0.2
 _OF_NOW = ("workers", "decoder", "is_packed")  # fields that are not sums
 _WHOLE = (
     *("clips", "batches", "bytes", "retried", "compiled", "pyav"),
@@ -94,7 +94,7 @@ class Stats:
             return False
         full = self.own_cpu_seconds + self.other_cpu_seconds > _FULL * available
         delayed = self._feed_is_slower or self.delayed_seconds > _NOTICEABLE_WAIT * self.elapsed_seconds
-        return full and delayed and self.other_cpu_seconds > _NOTICEABLE_LOAD * available
+        return full and delayed and self.other_cpu_seconds > NOTICEABLE_LOAD * available
 
     @property
     def verdict(self) -> str:
@@ -121,6 +121,15 @@ class Stats:
                 text += "; 'cinefeed bench' measures what 'cinefeed pack' would give"
             return text
         return f"the model is the bottleneck: workers idle {format_percent(self.idle_share)} of the time"
+
+    @property
+    def other_cores(self) -> float:
+        """Number of cores that other programs used, on average; 0 if it was not measured.
+
+        >>> Stats(available_cpu_seconds=20.0, other_cpu_seconds=14.0, elapsed_seconds=10.0).other_cores
+        1.4
+        """
+        return self.other_cpu_seconds / self.elapsed_seconds if self.elapsed_seconds else 0.0
 
     def line(self) -> str:
         """Return the verdict as a short line, which is rewritten while a model trains.

@@ -17,7 +17,7 @@ _WARM_SECONDS = 0.5  # at least, after the first batch
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The result for one setting of the workers; `gain` is relative to one worker of the same backend, or None."""
+    """The result for one setting of the workers; `gain` is relative to one worker of the first backend, or None."""
 
     workers: int
     backend: Backend
@@ -84,12 +84,11 @@ def measure_grid(
 
 
 def with_gains(runs: list[Measured]) -> list[Measured]:
-    """Return the runs with their gain over the run of one worker of the same backend."""
-    one = {run.backend: run.stats.clips_per_second for run in runs if run.workers == 1}
-    return [
-        replace(run, gain=run.stats.clips_per_second / one[run.backend]) if run.workers and run.backend in one else run
-        for run in runs
-    ]
+    """Return the runs with their gain over the first run of one worker, the reference of both backends."""
+    one = next((run.stats.clips_per_second for run in runs if run.workers == 1), None)
+    if one is None:
+        return runs
+    return [replace(run, gain=run.stats.clips_per_second / one) if run.workers else run for run in runs]
 
 
 def _endless(feed: Feed) -> Generator[Batch]:

@@ -13,17 +13,11 @@ from cinefeed.data.manifest.write_table import table_suffix
 from cinefeed.jobs.parts import Part, part_bounds
 from cinefeed.jobs.records import DonePart, Job, PartWork, make_part, merged_rows, sha256_of
 from cinefeed.jobs.versions import versions_of_network
-from cinefeed.training.evaluate import (
-    ROWS_AT_ONCE,
-    Tick,
-    clip_counter,
-    load,
-    prediction_tables,
-    rows_to_predict,
-    write_predictions,
-)
+from cinefeed.training.known_videos import count_by_part, known_videos_note
+from cinefeed.training.predict import ROWS_AT_ONCE, prediction_tables, rows_to_predict, write_predictions
 from cinefeed.training.run import WEIGHTS
 from cinefeed.training.threads import with_threads_of_run
+from cinefeed.training.trained import Tick, clip_counter, load
 
 
 @with_threads_of_run
@@ -58,7 +52,11 @@ def predict_part(
             "rows": len(readable) * (count if per_clip else 1),
         },
         versions=versions_of_network(),
-        whole={"rows_per_write": rows_per_write, "failures": failures},
+        whole={
+            "rows_per_write": rows_per_write,
+            "failures": failures,
+            "warning": known_videos_note(count_by_part(readable, own=loaded.own), total=len(readable)),
+        },
     )
 
     def work(part_folder: Path) -> PartWork:
@@ -78,9 +76,9 @@ def predict_part(
 
 @with_write_lock("out")
 def merge_predict(parts: Sequence[DonePart], *, out: Path) -> dict[str, Any]:
-    """Write the predictions of all parts as one table, and return the number of rows and the failures."""
+    """Write the predictions of all parts as one table, and return the number of rows, the failures and a warning."""
     table_suffix(out)
     job = parts[0].job
     table, step = merged_rows(parts, total=job.inputs["rows"]), job.whole["rows_per_write"]
     write_predictions((table.slice(first, step) for first in range(0, len(table), step)), out=out)
-    return {"rows": len(table), "failures": job.whole["failures"]}
+    return {"rows": len(table), "failures": job.whole["failures"], "warning": job.whole["warning"]}

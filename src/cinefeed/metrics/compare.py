@@ -44,6 +44,7 @@ def compare(
 ) -> dict[str, Any]:
     """Return, by target, the metrics a and b of two models, the difference (b - a), and its interval low to high.
 
+    `same_scores` of a target is true if both models predict equal values for all units.
     If the interval does not contain 0, the choice of patients does not explain the difference. The interval does not
     include the variation between training seeds.
 
@@ -91,6 +92,8 @@ def compare(
             "classes": list(target.classes),
             "units": len(units.names),
             "clusters": units.num_clusters,
+            "videos": units.videos,
+            "same_scores": np.array_equal(units.scores, other_units.scores),
         }
         if len(target.classes) == 2:
             result["thresholds"] = model_thresholds

@@ -5,49 +5,16 @@ from typing import Any
 
 from cinefeed.core.text import format_count, format_number
 from cinefeed.metrics.baselines import CONSTANT, baseline_phrase, baseline_sentences, guess_of
+from cinefeed.metrics.headline import compared_target, headline_sentences, ordered_parts
+from cinefeed.metrics.names import estimate_text, metric_name
 from cinefeed.metrics.thresholds import RULE_NAMES
 
 Plain = Mapping[str, Any]
-_NAMES = {
-    "r2": "R²",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "pearson_r": "Pearson r",
-    "f1": "F1",
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "balanced_accuracy": "balanced accuracy",
-    "ece": "calibration error (ECE)",
-    "bias": "bias (predicted - true)",
-    "sd": "SD of the differences",
-}
 _IN_SUBGROUPS = {
     "regression": ("r2", "mae", "bias"),
     "binary": ("auroc", "sensitivity", "specificity"),
     "multiclass": ("balanced_accuracy", "accuracy"),
 }
-
-
-def metric_name(metric: str) -> str:
-    """Return a metric's name within a sentence.
-
-    >>> metric_name("r2"), metric_name("mean_error")
-    ('R²', 'mean error')
-    """
-    return _NAMES.get(metric, metric.replace("_", " "))
-
-
-def estimate_text(estimate: Plain | None) -> str:
-    """Return a metric's value and its interval.
-
-    >>> estimate_text({"value": 0.8, "low": 0.7, "high": 0.9})
-    '0.800 (0.700 to 0.900)'
-    """
-    if not estimate:
-        return ""
-    low, high = estimate.get("low"), estimate.get("high")
-    interval = "" if low is None or high is None else f" ({format_number(low)} to {format_number(high)})"
-    return format_number(estimate.get("value")) + interval
 
 
 def reason_lines(metrics: Plain, *, of: str = "") -> list[str]:
@@ -87,20 +54,19 @@ def guess_sentence(result: Plain, compared: Plain | None = None) -> str:
 
 
 def assessment_lines(assessment: Plain, *, baselines: Plain | None = None) -> list[str]:
-    """Return an assessment as lines: by target a table of all parts, reasons for missing intervals, and subgroups.
+    """Return an assessment as lines: the headline, and by target a table, reasons for missing intervals, and subgroups.
 
-    `baselines` is the content of baselines.json, whose constant decides whether a result is better than a guess.
+    `baselines` is the content of baselines.json, which the headline names if the result is not better.
     """
     parts = assessment["parts"]
     names = list(dict.fromkeys(name for targets in parts.values() for name in targets))
-    lines: list[str] = []
+    lines = [*headline_sentences(assessment, baselines=baselines).values()]
     for name in names:
         results = {part: targets[name] for part, targets in parts.items() if name in targets}
         lines += [name] if len(names) > 1 else []
         lines += _target_lines(results, assessment)
-        for part, result in results.items():
-            compared = (baselines or {}).get("targets", {}).get(name) if part == (baselines or {}).get("part") else None
-            sentence = guess_sentence(result, compared)
+        for part in ordered_parts(results)[1:]:  # the headline is about the first
+            sentence = guess_sentence(results[part], compared_target(baselines, name, part=part))
             lines += [f"{part}: {sentence}"] if sentence else []
     return lines
 

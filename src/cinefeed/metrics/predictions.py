@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import ColumnError, LabelError, SettingError, TableError, did_you_mean
 from cinefeed.core.text import count_having
-from cinefeed.data.label_types import class_names, is_number, label_type
+from cinefeed.data.label_types import class_names, is_number, label_type, task_hint
 from cinefeed.data.manifest.parquet import read_parquet_table
 from cinefeed.data.manifest.read_table import read_table
 from cinefeed.metrics.basic import DIVERGENCE_ADVICE
@@ -230,7 +230,7 @@ def _infer_target(
 ) -> TargetColumns:
     """Return the columns of one target in a table of another program."""
     if task is not None and task not in get_args(Task):
-        raise SettingError(f"task={task!r} is not a task; {did_you_mean(str(task), get_args(Task))}")
+        raise SettingError(f"task={task!r} is not a task; {task_hint(task, get_args(Task))}")
     target, score = (f"target_{name}", f"score_{name}") if several else ("target", "score")
     columns = table.schema.names
     # with targets "a" and "a_b", the column score_a_b_c belongs to the longer name

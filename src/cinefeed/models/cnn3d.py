@@ -111,7 +111,7 @@ def cnn3d(
         return encoder
 
     features = encode(inputs, make_encoder, encoders=encoders)
-    return finish(features, inputs, spec, dense=dense, dropout=dropout, seeded=seeded, name=f"cnn3d_{size}")
+    return finish(features, inputs, spec, dense=dense, dropout=dropout, seeded=seeded, name="cnn3d")
 
 
 def _convolutions_of(stage: "Convolution | _Block") -> list[Convolution]:

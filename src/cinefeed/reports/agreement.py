@@ -45,7 +45,7 @@ def bland_altman_figure(
 
 
 def error_bins_figure(bins: Sequence[Mapping[str, Any]], *, name: str = "label") -> str:
-    """Return the mean absolute error in each label bin, with the bias as a mark and the count as a number."""
+    """Return the mean absolute error in each label bin, with the bias as a mark and the count as a number on top."""
     bins = [label_bin for label_bin in bins if label_bin["count"]]
     with new_figure(3.4, 3.4) as figure:
         axes = figure.add_subplot()
@@ -53,14 +53,25 @@ def error_bins_figure(bins: Sequence[Mapping[str, Any]], *, name: str = "label")
             np.array([label_bin[key] for label_bin in bins], np.float64) for key in ("low", "high", "mae", "bias")
         )
         width = right - left
-        bars = axes.bar(left, errors, width, align="edge", color=PALE, edgecolor="white", label="MAE")
-        axes.bar_label(bars, [f"{label_bin['count']:,}" for label_bin in bins], padding=2, fontsize=8, color=GREY)
+        axes.bar(left, errors, width, align="edge", color=PALE, edgecolor="white", label="MAE")
+        on_top = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "top", "fontsize": 8, "color": GREY}
+        for middle, label_bin in zip(left + width / 2, bins, strict=True):
+            axes.text(middle, 0.99, f"{label_bin['count']:,}", **on_top)
         axes.plot(left + width / 2, bias, "o", color=BLUE, markersize=4, label="bias")
+        axes.plot([], [], " ", label="top: number in each bin")
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set(xlabel=f"true {plain(name)}", ylabel="error")
         axes.grid(visible=False, axis="x")
-        axes.margins(y=0.14)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0, fontsize=8)
+        axes.margins(y=0.18)
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=3,
+            borderaxespad=0,
+            fontsize=8,
+            handlelength=1,
+            columnspacing=1,
+        )
         return to_svg(figure, name="bins")
 
 

@@ -16,14 +16,6 @@ _NAMES = {
 }
 
 
-def compared_target(baselines: Plain | None, target: str, *, part: str) -> Plain | None:
-    """Return the comparison of a target with baselines; None without one for this part."""
-    if not baselines or baselines.get("note") or part != baselines["part"]:
-        return None
-    compared: Plain | None = baselines["targets"].get(target)
-    return compared
-
-
 def baseline_table(baselines: Plain, target: str, *, unit: str = "video") -> dict[str, Any] | None:
     """Return summary, table, sentences and note of the baselines of a target; None if there are none.
 

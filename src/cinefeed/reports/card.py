@@ -15,12 +15,11 @@ import tomli_w
 from cinefeed.core.text import format_count, markdown_text, one_line
 from cinefeed.metrics.baselines import baseline_sentences
 from cinefeed.metrics.display import guess_sentence, reason_lines
-from cinefeed.reports.baselines import compared_target
+from cinefeed.metrics.headline import compared_target, headline_sentences, ordered_parts
 from cinefeed.reports.data import PageData
 from cinefeed.reports.folder import run_data
 from cinefeed.reports.formatting import cell, title
 from cinefeed.reports.methods import methods_of, recorded
-from cinefeed.reports.results import ordered
 from cinefeed.reports.sealed import sealed, write_sealed
 
 CARD = "README.md"
@@ -150,7 +149,7 @@ def _head(page: PageData, *, data: str, model: str) -> list[str]:
 def _measured(page: PageData) -> list[tuple[str, str, Mapping[str, Any]]]:
     """Return part, target and metrics of each result of the part that counts: the test part, if there is one."""
     parts = (page.assessment or {}).get("parts", {})
-    part = next(iter(ordered(parts)), None)
+    part = next(iter(ordered_parts(parts)), None)
     return [] if part is None else [(part, name, result["metrics"]) for name, result in parts[part].items()]
 
 
@@ -186,10 +185,12 @@ def _texts(items: Mapping[str, str], names: Sequence[str]) -> list[str]:
 
 
 def _evaluation(page: PageData, items: Mapping[str, str]) -> list[str]:
-    lines = _texts(items, ("Measures of performance", "Fairness"))
     assessment = page.assessment or {"parts": {}}
+    results = headline_sentences(assessment, baselines=page.baselines).values()
+    lines = [f"- **Result.** {markdown_text(each)}" for each in results]
+    lines += _texts(items, ("Measures of performance", "Fairness"))
     units = assessment.get("unit") or "video"
-    for part in ordered(assessment["parts"]):
+    for part in ordered_parts(assessment["parts"]):
         for target, result in assessment["parts"][part].items():
             size = format_count(result["units"], units)
             lines += ["", f"### {markdown_text(f'{target}, {part}: {size}')}", ""]
@@ -212,13 +213,12 @@ def _limits(page: PageData) -> list[str]:
     """Return the limits that the files of a run show."""
     lines = ["All parts are from one data set. **To fill in:** results on data of other places, devices and times."]
     parts = (page.assessment or {}).get("parts", {})
-    for part in ordered(parts):
+    for part in ordered_parts(parts):
         for target, result in parts[part].items():
-            compared = compared_target(page.baselines, target, part=part)
-            if sentence := guess_sentence(result, compared):
+            if sentence := guess_sentence(result, compared_target(page.baselines, target, part=part)):
                 lines.append(f"{target}, {part}: {sentence}.")
             lines += reason_lines(result["metrics"], of=f"{target}, {part}")
-    lines += [f"{name}: {detail}" for name, detail, _ in page.doubts]
+    lines += [f"{doubt.title}: {doubt.detail}" for doubt in page.doubts]
     lines += [f"Not checked: {page.missing_checks}."] if page.missing_checks else []
     lines += [*page.warnings]
     if page.failures:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -54,12 +54,13 @@ class Pixels:
 
     @property
     def summary(self) -> str:
-        """The number of levels in use, and the shares of the lowest and the highest, as a sentence."""
+        """The number of levels in use, or of bins if a bin has several levels, and the shares of both ends."""
         total = max(int(self.counts.sum()), 1)
         lowest, highest = (format_percent(self.counts[end] / total, ".1f") for end in (0, -1))
+        bins = "levels" if self.dtype == "uint8" else f"bins of {self.edges[1] - self.edges[0]:.4g}"
         return (
-            f"{np.count_nonzero(self.counts)} of {len(self.counts)} levels are used; "
-            f"{lowest} of the pixels have the lowest, {highest} the highest."
+            f"{np.count_nonzero(self.counts)} of {len(self.counts)} {bins} are used; "
+            f"{lowest} of the pixels are in the lowest, {highest} in the highest."
         )
 
 
@@ -69,6 +70,15 @@ class Counts:
 
     names: Sequence[str]
     parts: Sequence[tuple[str, Sequence[int]]]
+
+
+class Doubt(NamedTuple):
+    """A reason not to trust the scores (an error of the check), or to read them with care (a warning)."""
+
+    title: str
+    detail: str
+    advice: str
+    severity: str = "error"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +95,7 @@ class PageData:
     summary: str = ""
     key_figures: Sequence[tuple[str, str]] = ()
     private: bool = False
-    doubts: Sequence[tuple[str, str, str]] = ()  # reasons not to trust the scores: title, detail, advice
+    doubts: Sequence[Doubt] = ()
     missing_checks: str = ""  # checks for such reasons that did not run, and why
     flow: Sequence[tuple[str, int]] = ()
     counts: Counts | None = None

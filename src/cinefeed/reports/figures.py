@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.core.text import format_count, format_percent
-from cinefeed.metrics.display import metric_name
+from cinefeed.metrics.names import metric_name
 from cinefeed.reports.style import BLUE, GREEN, GREY, INK, ORANGE, PALE, SKY, new_figure, plain, to_svg
 
 _MOST_CLASSES = 40  # bars on one page
@@ -161,7 +161,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int |
             if i >= len(panels) - columns:
                 axes.set_xlabel("epoch")
             if len(names) > 1:
-                axes.legend(fontsize=8)
+                axes.legend(loc="upper right", fontsize=8)  # "best" takes seconds for many epochs
             if title == "learning_rate":
                 axes.set_ylim(bottom=0)
                 axes.yaxis.set_major_formatter("{x:g}")

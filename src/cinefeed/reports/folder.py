@@ -20,9 +20,9 @@ from cinefeed.core.errors import CinefeedError, SettingError
 from cinefeed.core.text import format_count, plural
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.metrics.predictions import Predictions, read_predictions
-from cinefeed.reports.data import Counts, Labels, PageData, Pictures, Pixels, label_edges
+from cinefeed.reports.data import Counts, Doubt, Labels, PageData, Pictures, Pixels, label_edges
 
-Doubts = tuple[list[tuple[str, str, str]], str]
+Doubts = tuple[list[Doubt], str]
 _PARTS = ("train", "val", "test")
 # Errors of reading a damaged file. Its section is left out, and the page gives the reason.
 _UNREADABLE = (
@@ -178,7 +178,7 @@ def _folds_summary(folds: Mapping[str, Any] | None) -> str:
 def _run_figures(run: Mapping[str, Any], history: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
     figures = []
     if "best_epoch" in run:
-        figures.append(("best epoch", f"{run['best_epoch']} of {run['epochs']}"))
+        figures.append((f"best epoch by {run['monitor']}", f"{run['best_epoch']} of {run['epochs']}"))
     elif history:
         figures.append(("epochs so far", str(len(next(iter(history.values()))))))
     if "seconds" in run:
@@ -194,7 +194,8 @@ def _doubts(folder: str, path: Path) -> Doubts:
     content = _json(path)
     prefix = f"{folder[:-1]}: " if folder else ""
     doubts = [
-        (prefix + finding["title"], str(finding["detail"]), str(finding["advice"])) for finding in content["findings"]
+        Doubt(prefix + each["title"], str(each["detail"]), str(each["advice"]), str(each["severity"]))
+        for each in content["findings"]
     ]
     return doubts, str(content["not_checked"])
 

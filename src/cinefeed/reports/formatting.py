@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from cinefeed.core.text import format_number
 from cinefeed.data.manifest.manifest import Manifest
-from cinefeed.metrics.display import metric_name
+from cinefeed.metrics.names import metric_name
 
 HEADLINES = ("r2", "mae", "auroc", "balanced_accuracy")  # the first two that are defined stand at the head of a page
 

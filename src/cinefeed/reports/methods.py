@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 from cinefeed.core.text import format_number, markdown_text, plural
 from cinefeed.metrics.baselines import baseline_sentences
-from cinefeed.metrics.display import metric_name
+from cinefeed.metrics.headline import ordered_parts
+from cinefeed.metrics.names import metric_name
 from cinefeed.metrics.thresholds import RULE_NAMES
 from cinefeed.reports.data import PageData
 from cinefeed.reports.formatting import cell
-from cinefeed.reports.results import ordered, resampled_unit
+from cinefeed.reports.results import resampled_unit
 from cinefeed.reports.sealed import sealed, write_sealed
 from cinefeed.reports.templates import from_template
 
@@ -91,7 +92,7 @@ def _values(page: PageData) -> dict[str, Any]:
     sections["model"] = _model(sections["model"])
     data, train = sections["data"], sections["train"]
     assessment: Mapping[str, Any] = page.assessment or {"parts": {}}
-    part = next(iter(ordered(assessment["parts"])), None)
+    part = next(iter(ordered_parts(assessment["parts"])), None)
     measured: Mapping[str, Any] = {} if part is None else assessment["parts"][part]
     targets = _targets(page, measured)
     monitor = str(train.get("monitor", "val_loss"))

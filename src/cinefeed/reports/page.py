@@ -10,6 +10,7 @@ from cinefeed.core.locks import write_text
 from cinefeed.core.moving import animated_webp
 from cinefeed.feed.feed import Feed
 from cinefeed.metrics.assess import assess
+from cinefeed.metrics.headline import headline_sentences
 from cinefeed.metrics.predictions import Task, read_predictions
 from cinefeed.metrics.thresholds import ThresholdRule
 from cinefeed.reports import results
@@ -112,6 +113,9 @@ def render(page: PageData) -> str:
     return from_template(
         "template.html",
         page=page,
+        first_sentences=[]
+        if page.assessment is None
+        else [*headline_sentences(page.assessment, baselines=page.baselines).values()],
         headline=[] if page.assessment is None else results.headline(page.assessment, page.baselines),
         figures=figures,
         has_pictures=bool(worst or saliency or figures["clips"]),

@@ -13,6 +13,7 @@ from cinefeed.reports.style import BLUE, GREY, INK, SERIES, VERMILION, new_figur
 _LETTERS_OF_TWO_COLUMNS = 15  # the longest label with which two columns of a legend fit above the axes
 Marks = Mapping[str, float]  # thresholds by name
 NO_MARKS: Marks = MappingProxyType({})
+_FEWEST = 2  # units of a class, and of the others, for a curve
 _MOST_CURVES = len(SERIES)  # more colours are hard to distinguish
 _MOST_POINTS = 2000  # more points are stored as pixels: a point in SVG takes about 70 bytes
 
@@ -72,7 +73,7 @@ def confusion_figure(
 
 
 def roc_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], marks: Marks = NO_MARKS) -> str:
-    """Return the ROC curve of the positive class, or of each class against all others.
+    """Return the ROC curve of the positive class, or of each class against all others; none for a single unit.
 
     `marks` are thresholds of two classes by name, which are marked on the curve.
     """
@@ -87,6 +88,7 @@ def roc_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str],
             for marker, (name, threshold) in zip("oD", _distinct(marks if len(classes) == 2 else {}), strict=False):
                 above = score >= threshold
                 _mark(axes, above[~truth].mean(), above[truth].mean(), name, marker)
+        _name_single(axes, targets, scores, classes)
         _unit_square(axes, "false positive rate", "true positive rate", "AUROC")
         return to_svg(figure, name="roc")
 
@@ -110,6 +112,7 @@ def pr_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], 
                 above = score >= threshold
                 if above.any():
                     _mark(axes, above[truth].mean(), truth[above].mean(), name, marker)
+        _name_single(axes, targets, scores, classes)
         _unit_square(axes, "recall", "precision", "Average precision")
         return to_svg(figure, name="pr")
 
@@ -138,14 +141,27 @@ def _one_against_rest(
 ) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64], dict[str, Any]]]:
     """Return name, truth, score and line style of each curve: the positive class of two, or the most frequent ones."""
     target, score = class_scores(targets=targets, scores=scores, classes=classes)
-    if score.ndim == 1:
-        return [(plain(classes[1]), target == 1, score, {"color": BLUE})]
     counts = np.bincount(target, minlength=len(classes))
-    frequent = [k for k in np.argsort(-counts, kind="stable").tolist() if 0 < counts[k] < len(target)][:_MOST_CURVES]
+    if score.ndim == 1:
+        if counts.min() < _FEWEST:
+            raise ValueError(f"{classes[int(counts.argmin())]} has {counts.min()} of {len(target)} labels")
+        return [(plain(classes[1]), target == 1, score, {"color": BLUE})]
+    ordered = np.argsort(-counts, kind="stable").tolist()
+    frequent = [k for k in ordered if _FEWEST <= counts[k] <= len(target) - _FEWEST][:_MOST_CURVES]
+    if not frequent:
+        raise ValueError(f"no class, and no rest of one, has {_FEWEST} labels")
     return [
         (plain(classes[k]), target == k, score[:, k], {"color": SERIES[i], "linewidth": 1.4})
         for i, k in enumerate(sorted(frequent))
     ]
+
+
+def _name_single(axes: Any, targets: ArrayLike, scores: ArrayLike, classes: Sequence[str]) -> None:
+    """Name the classes of a single unit in the legend: a curve of one unit shows nothing."""
+    target, _ = class_scores(targets=targets, scores=scores, classes=classes)
+    counts = np.bincount(target, minlength=len(classes))
+    for k in np.flatnonzero(counts == 1)[:_MOST_CURVES].tolist():
+        axes.plot([], [], " ", label=f"{plain(classes[k])}: one, no curve")
 
 
 def _unit_square(axes: Any, across: str, up: str, legend: str) -> None:

@@ -4,18 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cinefeed.core.text import format_count, format_number, format_percent, plural
-from cinefeed.metrics.display import guess_sentence, metric_name, reason_lines
+from cinefeed.metrics.baselines import CONSTANT, METRICS, baseline_phrase
+from cinefeed.metrics.display import guess_sentence, reason_lines
+from cinefeed.metrics.headline import baselines_not_beaten, compared_target, ordered_parts, size_text
+from cinefeed.metrics.names import metric_name
 from cinefeed.metrics.predictions import Predictions
 from cinefeed.metrics.thresholds import RULE_NAMES
 from cinefeed.reports.agreement import forest_figure
-from cinefeed.reports.baselines import baseline_table, compared_target
+from cinefeed.reports.baselines import baseline_table
 from cinefeed.reports.formatting import HEADLINES, Cell, cell, title
 from cinefeed.reports.part_figures import part_figures
 from cinefeed.reports.style import on_page
 
 Plain = Mapping[str, Any]
 
-_FIRST = ("test", "external")  # parts that are shown before the others
 _IN_FOREST = {"regression": ("mae", "r2"), "binary": ("auroc",), "multiclass": ("balanced_accuracy", "auroc")}
 _MANY = 8  # classes: a larger confusion matrix takes the full width
 _THRESHOLD_SOURCES = {
@@ -35,7 +37,7 @@ def results(
     `targets` a table over all parts and details by part. Without predictions the figures that need single scores are
     left out. `folds` is for a cross-validation, `baselines` is the content of baselines.json.
     """
-    parts = ordered(assessment["parts"])
+    parts = ordered_parts(assessment["parts"])
     names = list(dict.fromkeys(name for part in parts for name in assessment["parts"][part]))
     return {
         "description": _description(assessment),
@@ -54,31 +56,37 @@ def results(
     }
 
 
-def ordered(parts: Plain) -> list[str]:
-    """Return the names of parts, the one with the headline results first."""
-    return sorted(parts, key=lambda part: _FIRST.index(part) if part in _FIRST else len(_FIRST))
-
-
 def headline(assessment: Plain, baselines: Plain | None = None) -> list[tuple[str, str]]:
-    """Return names and values of the two metrics at the head of the page, for the first part and target.
+    """Return names and values of the figures at the head of the page, for the first part and target.
 
-    A result at the level of a guess is called so in place of the first metric, which stands beside it.
+    These are the deciding metric, the best baseline that it does not beat, and one more metric. A result at the level
+    of a guess is called so in place of the first, which stands beside it.
     """
-    part = next(iter(ordered(assessment["parts"])), None)
+    part = next(iter(ordered_parts(assessment["parts"])), None)
     if part is None or not assessment["parts"][part]:
         return []
     targets = assessment["parts"][part]
-    name = next(iter(targets))
-    metrics = targets[name]["metrics"]
+    name, result = next(iter(targets.items()))
+    metrics = result["metrics"]
+    deciding = METRICS.get(result["task"], HEADLINES)[0]
+    of = f" of {name}" if len(targets) > 1 else ""
     figures = []
-    for metric in [metric for metric in HEADLINES if metrics.get(metric, {}).get("value") is not None][:2]:
+    names = dict.fromkeys((deciding, *HEADLINES))
+    for metric in [metric for metric in names if metrics.get(metric, {}).get("value") is not None][:2]:
         value, interval = cell(metrics[metric])
-        label = f"{part} {metric_name(metric)}" + (f" of {name}" if len(targets) > 1 else "")
+        size = "" if metric != deciding else size_text(result, part=part, unit=assessment.get("unit"))
+        label = f"{metric_name(metric)}{of}" + (f" on {size}" if size else f", {part}")
         figures.append((label + (f", {interval}" if interval else ""), value))
-    sentence = guess_sentence(targets[name], compared_target(baselines, name, part=part))
+    compared = compared_target(baselines, name, part=part)
+    sentence = guess_sentence(result, compared)
     if sentence:
         verdict, _, detail = sentence.partition(": ")
-        figures[:1] = [(f"{part}{f' {name}' if len(targets) > 1 else ''}: {detail}", verdict.capitalize())]
+        figures[:1] = [(f"{part}{f' {name}' if of else ''}: {detail}", verdict.capitalize())]
+    not_beaten = [pair for pairs in baselines_not_beaten(compared).values() for pair in pairs if pair[0] != CONSTANT]
+    if not_beaten:
+        baseline, score = max(not_beaten, key=lambda pair: pair[1])
+        phrase = baseline_phrase(baseline, task=result["task"])
+        figures.insert(1, (f"{metric_name(deciding)} of {phrase} alone", format_number(score)))
     return figures
 
 

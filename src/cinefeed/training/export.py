@@ -22,11 +22,11 @@ from cinefeed.core.locks import write_lock
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.models.parts import targets_of
-from cinefeed.training.evaluate import load_model
 from cinefeed.training.keras_module import keras
 from cinefeed.training.predictions import model_inputs
 from cinefeed.training.run import WEIGHTS, read_run, spec_table
 from cinefeed.training.setup import build_feed, usable_rows
+from cinefeed.training.trained import load_model
 
 Format = Literal["onnx", "keras"]
 Arrays = dict[str, Any]

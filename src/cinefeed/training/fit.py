@@ -243,6 +243,7 @@ def _train(
             metrics={},
             epochs=len(history.rows),
             best_epoch=best.best_epoch + 1,
+            monitor=train_settings.monitor,
             stopped=str(paused),
             seconds=checkpoint.seconds,
             feed_verdict=feed.stats().verdict,
@@ -263,7 +264,7 @@ def _train(
     if nan_reason:
         (folder / CHECKPOINT).unlink(missing_ok=True)  # resuming would lead to the same NaN
         weights = (
-            f"weights of epoch {best.best_epoch + 1} are kept in {best.path}"
+            f"weights of epoch {best.best_epoch + 1}, the best by {train_settings.monitor}, are kept in {best.path}"
             if best.best is not None
             else "no epoch was complete, so no weights are kept"
         )
@@ -294,6 +295,7 @@ def _train(
         metrics=metrics,
         epochs=epochs,
         best_epoch=best.best_epoch + 1,
+        monitor=train_settings.monitor,
         stopped=stop_reason(settings, stoppers, epochs=epochs),
         seconds=checkpoint.seconds,
         feed_verdict=verdict,
@@ -303,7 +305,7 @@ def _train(
         {
             "epochs": result.epochs,
             "best_epoch": result.best_epoch,
-            "monitor": train_settings.monitor,
+            "monitor": result.monitor,
             "stopped": result.stopped,
             "seconds": round(result.seconds, 1),
             "feed_verdict": result.feed_verdict,
@@ -359,5 +361,5 @@ def read_result(folder: Path) -> RunResult:
             part: {name: float("nan") if value is None else value for name, value in values.items()}
             for part, values in metrics.items()
         },
-        **{name: run[name] for name in ("epochs", "best_epoch", "stopped", "seconds", "feed_verdict")},
+        **{name: run[name] for name in ("epochs", "best_epoch", "monitor", "stopped", "seconds", "feed_verdict")},
     )

@@ -13,9 +13,9 @@ from cinefeed.encoders.video_encoder import VideoEncoder, augmentation
 from cinefeed.feed.labels import FeedSpec
 from cinefeed.models.parts import FEATURES, FRAMES, Seeded
 from cinefeed.models.pretrained_backbones import frame_backbone
-from cinefeed.training.evaluate import load_model
 from cinefeed.training.keras_module import keras
 from cinefeed.training.run import WEIGHTS, read_run
+from cinefeed.training.trained import load_model
 from cinefeed.transforms.base import ClipInfo, Transform, is_random
 from cinefeed.transforms.compose import Compose
 from cinefeed.video.clips import Frame

@@ -64,6 +64,7 @@ class RunResult:
     metrics: Mapping[str, Mapping[str, Any]]
     epochs: int
     best_epoch: int  # counted from 1
+    monitor: str  # column of history.csv by which it is the best
     stopped: str  # why training ended
     seconds: float  # including earlier processes of a resumed run
     feed_verdict: str

@@ -1,5 +1,6 @@
 """Rows, parts and feed of a run from its settings, and their data for a report. Imports no framework."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,8 +177,9 @@ def _check_classes(rows: Manifest, settings: Settings) -> None:
             option = (f"{target}=" if len(data.targets) > 1 else "") + ",".join(names)
             raise LabelError(
                 f"class {value!r} of {target!r} has no training row, and {counts}: leave its rows out with --where "
-                f"{target}={training_classes}, split again with --stratify {target} if the class has a group for each "
-                f"part, or list all classes, one of them without training rows: --classes {option}"
+                f"{shlex.quote(f'{target}={training_classes}')}, split again with --stratify {shlex.quote(target)} if "
+                f"the class has a group for each part, or list all classes, one of them without training rows: "
+                f"--classes {option}"
             )
 
 

@@ -90,8 +90,12 @@ def test_a_key_of_two_columns():
 
 def test_several_rows_for_one_video_need_parts_or_seconds():
     labels = {"path": ["a.mp4", "a.mp4", "b.mp4"], "label": ["x", "y", "x"]}
-    with pytest.raises(TableError, match=r"1 keys occur in several rows \(first: a.mp4\)"):
+    with pytest.raises(
+        TableError, match=r"1 keys .*first: a.mp4\); rows of one key differ: a.mp4 has label 'x' and 'y'"
+    ):
         join(videos("a.mp4", "b.mp4"), labels)
+    with pytest.raises(TableError, match=r"first: a\.mp4.*whose columns are all equal; keep one row per key"):
+        join(videos("a.mp4", "b.mp4"), labels | {"label": ["x", "x", "x"]})
     joined, _ = join(videos("a.mp4", "b.mp4"), labels | {"start_seconds": [0.0, 2.0, 0.0]})
     assert joined["path"] == ["a.mp4", "a.mp4", "b.mp4"]
     assert joined["label"] == ["x", "y", "x"]

@@ -126,6 +126,7 @@ CASES = {
     "paths without suffix": of(rows("p1/a", "p1/b", "p2/c")),
     "a column of another name": of(rows(*FILES, header="clip,grade"), options={"on": "clip"}),
     "a column of another name, not named": refused(rows(*FILES, header="clip,grade"), "on='clip' .*--on clip"),
+    "a column whose name has a space": refused(rows(*FILES, header="Video File,grade"), "--on 'Video File'"),
     "numbers as stems": of(rows(1, 2, 3, header="stem,grade"), files=("1.npy", "2.npy", "3.npy")),
     "a dot before": of(rows("./p1/a.npy", "./p1/b.npy", "./p2/c.npy")),
     "paths of Windows": of(rows("p1\\a.npy", "p1\\b.npy", "p2\\c.npy")),

@@ -14,7 +14,7 @@ from cinefeed.core.errors import ArgumentError, ColumnError, LabelError, Setting
 from cinefeed.core.html import display
 from cinefeed.core.remote.address import Root
 from cinefeed.core.text import format_count, one_line
-from cinefeed.data.label_types import TASKS, LabelType, is_number, label_type, why_no_label
+from cinefeed.data.label_types import TASKS, LabelType, is_number, label_type, task_hint, why_no_label
 from cinefeed.data.manifest.columns import column_hint, label_names
 from cinefeed.data.manifest.display import CLIPS, manifest_html
 from cinefeed.data.manifest.fingerprint import fingerprint
@@ -221,7 +221,7 @@ class ManifestTable:
             return self
         self.column(name)
         if task not in TASKS:
-            raise SettingError(f"task={task!r} is not a choice; {did_you_mean(task, TASKS)}")
+            raise SettingError(f"task={task!r} is not a task; {task_hint(task, TASKS)}")
         kind = LabelType(kind="numbers" if task == "regression" else "classes")
         notes = self.notes | {"label_types": self.label_types | {name: kind.as_dict()}}
         return type(self)(self.table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)
@@ -262,9 +262,17 @@ class ManifestTable:
     def where(self, column: str, values: Any) -> Self:
         """Return the rows whose column has one of these values; None is a missing value.
 
-        Values may be text, as on a command line. Raises ColumnError if the column, TableError if a value does not
-        exist.
+        With `!` after the name of the column, return the rows that have none of these values; rows without a value are
+        kept. Values may be text, as on a command line. Raises ColumnError if the column, TableError if a value does not
+        exist or no row is left.
+
+        >>> from cinefeed import Manifest
+        >>> manifest = Manifest.from_table({"path": ["a", "b", "c"], "view": ["2ch", "4ch", None]})
+        >>> [manifest.where(name, "2ch").column("path").to_pylist() for name in ("view", "view!")]
+        [['a'], ['b', 'c']]
         """
+        excludes = column.endswith("!") and column not in self.table.column_names
+        column = column.removesuffix("!") if excludes else column
         column_values = self.column(column)
         selection = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
         try:
@@ -279,8 +287,13 @@ class ManifestTable:
         if absent:
             candidates = column_values.drop_null().unique()[:1000].cast(pa.string()).to_pylist()
             raise TableError(f"no row has {column}={absent[0]!r}; {did_you_mean(str(absent[0]), candidates)}")
-        rows = pc.indices_nonzero(pc.is_in(column_values, value_set=value_set))
-        return self.take(rows, step=f"{column} is {' or '.join(map(str, selection))}")
+        selected = pc.is_in(column_values, value_set=value_set)
+        rows = pc.indices_nonzero(pc.invert(selected) if excludes else selected)
+        if len(rows) == 0:
+            raise TableError(
+                f"no row is left without {column}={', '.join(map(str, selection))}; keep some of its values"
+            )
+        return self.take(rows, step=f"{column} is {'not ' * excludes}{' or '.join(map(str, selection))}")
 
     def drop_missing(self, column: str) -> Self:
         """Return the rows that have a value in a column. Raises ColumnError, and TableError if no row has one."""

@@ -13,11 +13,11 @@ from cinefeed.core.errors import ColumnError, TableError
 from cinefeed.core.remote.address import RemoteRoot
 from cinefeed.data.manifest.columns import RESERVED, SPACING, VERDICTS, ordered, plain_table
 from cinefeed.data.manifest.ids import with_ids
+from cinefeed.data.manifest.output_folders import MAX_NAMES
 from cinefeed.data.manifest.read_table import read_table
 from cinefeed.data.manifest.rows import view_names
 
 _SPLIT = "split"  # the only column of a sample that can be replaced
-_MAX_NAMES = 3  # names of files that were not read, per kind
 
 
 def concatenated(manifests: Sequence[Any], *, kind: type) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _notes(notes: Sequence[Mapping[str, Any]], tables: Sequence[Any]) -> dict[st
     not_read: dict[str, dict[str, Any]] = {}
     for kind, files in ((kind, files) for each in notes for kind, files in each.get("not_read", {}).items()):
         before = not_read.get(kind, {"files": 0, "first": []})
-        first_names = [*before["first"], *files["first"]][:_MAX_NAMES]
+        first_names = [*before["first"], *files["first"]][:MAX_NAMES]
         not_read[kind] = {"files": before["files"] + files["files"], "first": first_names}
     types = [each["label_types"] for each in notes]
     agreed = {

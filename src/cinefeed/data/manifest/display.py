@@ -18,7 +18,7 @@ from cinefeed.data.split_summary import Balance
 from cinefeed.video.clips import window_of
 
 CLIPS = 8  # at most, on a contact sheet
-_CHARTS, _FRAMES = 4, 24  # at most: charts of a manifest, frames of a video
+_CHARTS, _FRAMES = 12, 24  # at most: charts of a manifest, frames of a video
 _CAPTION_LABELS = 3
 _FEW_CLASSES, _ROWS_A_CLASS = 12, 10  # a column of more classes, of fewer rows each, such as patients, has no chart
 
@@ -27,7 +27,10 @@ def manifest_html(manifest: Any, *, clips: int = 0) -> str:
     """Return a manifest as HTML; `clips` is the number of videos on its contact sheet, which are opened."""
     summary = manifest.summary()
     parts = [html.facts([*summary.rows, *summary.labels])]
-    parts += [chart for name in label_names(manifest.columns) if (chart := label_chart(name, {"": manifest}))][:_CHARTS]
+    charts = [chart for name in label_names(manifest.columns) if (chart := label_chart(name, {"": manifest}))]
+    parts += charts[:_CHARTS]
+    if len(charts) > _CHARTS:
+        parts.append(html.note(f"{format_count(len(charts) - _CHARTS, 'more column')} without a chart here."))
     if clips and manifest.private:
         parts.append(html.note("The manifest is private, so no video is shown."))
     elif clips:

@@ -22,7 +22,7 @@ from cinefeed.data.manifest.columns import METADATA_COLUMNS
 from cinefeed.data.manifest.identity import FileState, combined_state, files_of
 from cinefeed.data.manifest.label_keys import first_names
 from cinefeed.data.manifest.labels import Unmatched, columns_of_paths, join_labels
-from cinefeed.data.manifest.output_folders import is_within, output_folders, output_kind
+from cinefeed.data.manifest.output_folders import MAX_NAMES, is_within, output_folders, output_kind
 from cinefeed.data.manifest.read_table import read_table
 from cinefeed.data.manifest.remote import RemoteFolder, announce, list_files, listed_member, remote_state
 from cinefeed.data.manifest.summary import not_read_in_words
@@ -46,7 +46,6 @@ _EXAMPLES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".dcm", ".nii.gz", ".h5", 
 
 History = list[tuple[str, int]]
 NotRead = dict[str, dict[str, Any]]
-_MAX_NAMES = 3  # names of files that are not read, per kind
 
 
 class Videos(NamedTuple):
@@ -228,8 +227,7 @@ def count_unread(files: Iterable[tuple[str, str]], *, private: bool) -> NotRead:
         names[kind].append(os.fsencode(name).decode(errors="backslashreplace"))  # printable, whatever its bytes
     kinds = sorted(names, key=lambda kind: (-len(names[kind]), kind))
     return {
-        kind: {"files": len(names[kind]), "first": [] if private else sorted(names[kind])[:_MAX_NAMES]}
-        for kind in kinds
+        kind: {"files": len(names[kind]), "first": [] if private else sorted(names[kind])[:MAX_NAMES]} for kind in kinds
     }
 
 

@@ -1,6 +1,7 @@
 """Keys of the join between a label table and videos: a form of the path, or columns of both tables."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
@@ -112,9 +113,9 @@ def choose_keys(on: str | Sequence[str] | None, *, videos: Any, labels: Any, nam
         if column is None:
             proposed = proposed_join(videos, labels) or names[0]
             raise ColumnError(
-                f"{name} has no column 'path' or 'stem' (its columns: {', '.join(names)}); "
-                f"give the column that names the videos with on={proposed!r} (--on {proposed}) or another; if its "
-                "first line is a video, add a header line, such as 'path,label' (for a frame's index: reset_index())"
+                f"{name} has no column 'path' or 'stem' (its columns: {', '.join(names)}); give the column that names "
+                f"the videos with on={proposed!r} (--on {shlex.quote(proposed)}) or another; if its first line is a "
+                "video, add a header line, such as 'path,label' (for a frame's index: reset_index())"
             )
         return [(column, "path")]
     pairs = []
@@ -169,3 +170,25 @@ def first_names(values: Any, *, count: int = 3, private: bool = False) -> str:
     text = ", ".join("(empty)" if each is None else str(each) for each in values[:count].to_pylist())
     text = text.replace(JOINT, " + ")
     return text + " ..." if len(values) > count else text
+
+
+def conflicting_rows(labels: Any, keys: Any, repeated: Any, *, private: bool) -> str:
+    """Return the columns and values in which rows with the same key differ, for up to three keys, as a clause.
+
+    >>> table = pa.table({"path": ["a", "a", "b", "b"], "grade": ["low", "high", "low", "low"]})
+    >>> conflicting_rows(table, table["path"], pa.array(["a", "b"]), private=False)
+    "; rows of one key differ: a has grade 'low' and 'high'"
+    """
+    names = [field.name for field in labels.schema if not pa.types.is_nested(field.type)]
+    rows = labels.select(names).append_column(JOINT, keys).filter(pc.is_in(keys, value_set=repeated))
+    every_value = pc.CountOptions(mode="all")
+    counts = rows.group_by(JOINT).aggregate([(name, "count_distinct", every_value) for name in names])
+    texts = []
+    for name in names:
+        differing = counts.filter(pc.greater(counts[f"{name}_count_distinct"], 1))[JOINT].unique()
+        for key in differing[:3].to_pylist():
+            values = rows.filter(pc.equal(rows[JOINT], key))[name].unique().to_pylist()
+            texts.append(f"{key.replace(JOINT, ' + ')} has {name} {' and '.join(map(repr, values[:3]))}")
+    if not texts:
+        return ", whose columns are all equal"
+    return "; rows of one key differ" + ("" if private else f": {', '.join(texts[:3])}")

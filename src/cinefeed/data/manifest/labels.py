@@ -1,6 +1,7 @@
 """Labels of videos from folder names, or from a table joined on path, stem or other columns."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -17,6 +18,7 @@ from cinefeed.data.manifest.label_keys import (
     JOINT,
     as_text,
     choose_keys,
+    conflicting_rows,
     first_names,
     path_keys,
     proposed_join,
@@ -159,10 +161,11 @@ def join_labels(
     counts[video_codes < 0] = 0
     if counts.max(initial=0) > 1 and not set(_SEGMENTS) & set(labels.schema.names):
         repeated = label_keys.take(pa.array(order[left[counts > 1]])).unique()
+        conflicts = conflicting_rows(labels, label_keys, repeated, private=private)
         raise TableError(
             f"{name} joined on {joined_on}: {len(repeated)} keys occur in several rows "
-            f"(first: {first_names(repeated, private=private)}); keep one row per key, or distinguish the rows "
-            f"by part, start_seconds or end_seconds"
+            f"(first: {first_names(repeated, private=private)}){conflicts}; keep one row per key, or distinguish the "
+            f"rows by part, start_seconds or end_seconds"
         )
     is_unmatched = pa.array(~np.isin(label_codes, video_codes) | (label_codes < 0))
     if counts.max(initial=0) == 0 and not private:
@@ -259,7 +262,7 @@ def _refuse_all(
     if proposed and proposed != keys[0][0]:
         raise TableError(
             f"{what}: none of {len(label_keys)} rows matches any of {len(video_keys)} videos; most values match with "
-            f"on={proposed!r} (--on {proposed})"
+            f"on={proposed!r} (--on {shlex.quote(proposed)})"
         )
     if pc.any(pc.is_in(pc.utf8_lower(label_keys), value_set=pc.utf8_lower(video_keys).unique())).as_py():
         raise TableError(

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.core.arguments import check_arguments, expect, in_words, require_local
+from cinefeed.core.arguments import Hints, check_arguments, expect, in_words, require_local
 from cinefeed.core.errors import ArgumentError, ColumnError, SplitError, TableError, did_you_mean
 from cinefeed.core.html import display
 from cinefeed.core.locks import with_write_lock, write_lock
@@ -34,6 +34,7 @@ from cinefeed.data.manifest.discover import discover_samples
 from cinefeed.data.manifest.display import parts_html, parts_title
 from cinefeed.data.manifest.files import PACKED_MANIFEST, check_shards, read_parquet, root_of, write_manifest
 from cinefeed.data.manifest.find import salt_path, stored_salt
+from cinefeed.data.manifest.group_candidates import likely_group
 from cinefeed.data.manifest.grouping import GROUP, groups_of_ids
 from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.in_memory import arrays_table
@@ -47,10 +48,14 @@ from cinefeed.data.split import PARTS, assign_folds, assign_parts, check_groups
 from cinefeed.data.split_summary import Balance, measure_balance
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
-_HINTS = {
-    "group": "group='COLUMN' names the patient, or None if all rows are independent: split(..., group='patient')",
+_HINTS: Hints = {
+    "val": "val and test are shares of the rows, such as 0.15; the rest is for training",
+    "group": lambda manifest: (
+        "group='COLUMN' names the patient, or None if all rows are independent: split(..., "
+        f"group={likely_group(manifest)!r})"
+    ),
     "label": "give labels=TABLE, a file or data frame with one row per video",
-    "k": "give the number of folds: folds(5, group='patient')",
+    "k": lambda manifest: f"give the number of folds: folds(5, group={likely_group(manifest)!r})",
 }
 # Notes that are read from a manifest file, besides its history.
 _NOTES = ("verify", "reading", "private", "label_types", "hashed", "not_read", "packed", "encoder", "videos")
@@ -345,7 +350,7 @@ class Manifest(ManifestTable):
         Raises SplitError for fractions out of range, fewer groups than parts, a class with fewer groups than parts, a
         single class, and missing groups or labels; ColumnError for a missing column.
         """
-        _check_columns(group=group, stratify=stratify, keep=keep)
+        self._check_columns(group=group, stratify=stratify, keep=keep)
         for name, value in (("val", val), ("test", test)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
                 raise SplitError(f"{name}={value!r} must be a fraction of at least 0 and less than 1")
@@ -381,7 +386,7 @@ class Manifest(ManifestTable):
         Test parts are empty: split off a test set first. `all` has a column `fold`. Other parameters are those of
         `split`.
         """
-        _check_columns(group=group, stratify=stratify)
+        self._check_columns(group=group, stratify=stratify)
         folds = assign_folds(
             groups=self.column(group or "id"),
             labels=None if stratify is None else self.column(stratify),
@@ -450,18 +455,18 @@ class Manifest(ManifestTable):
         )
         return Parts(train=train, val=val, test=test, all=whole, balance=balance)
 
-
-def _check_columns(**names: object) -> None:
-    """Raise ArgumentError unless each argument is the name of a column or None."""
-    advice = {
-        "group": "give the column of patients, group='patient', or None if all rows are independent",
-        "stratify": "give a label column, or None",
-        "keep": "give the column of an earlier split, such as 'split', or None",
-    }
-    for name, value in names.items():
-        single = value[0] if isinstance(value, list | tuple) and len(value) == 1 else None
-        hint = f"did you mean {name}={single!r}?" if isinstance(single, str) else advice[name]
-        if not isinstance(value, str | None):
+    def _check_columns(self, **names: object) -> None:
+        """Raise ArgumentError unless each argument is the name of a column or None."""
+        for name, value in names.items():
+            if isinstance(value, str | None):
+                continue
+            hint = {"stratify": "give a label column, or None"}.get(name)
+            if name == "group":
+                hint = f"give the column of patients, group={likely_group(self)!r}, or None if all rows are independent"
+            single = value[0] if isinstance(value, list | tuple) and len(value) == 1 else None
+            if isinstance(single, str):
+                hint = f"did you mean {name}={single!r}?"
+            hint = hint or "give the column of an earlier split, such as 'split', or None"
             raise ArgumentError(f"{name}={in_words(value)} is not the name of a column; {hint}")
 
 

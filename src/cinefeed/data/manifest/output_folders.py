@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 # By files that only they contain.
+MAX_NAMES = 5  # of files that a scan did not read, per kind
 _FILES = {
     "run folder": {"settings.toml", "spec.json"},
     "cross-validation": {"folds.json"},

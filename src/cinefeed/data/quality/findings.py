@@ -8,13 +8,14 @@ from cinefeed.core.text import format_count
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-# Findings that make scores too good if they are errors (a label predicted by the file may also be a warning).
+# Findings that make scores too good, or may do so if they are warnings.
 DOUBTS = {
     "groups_across_splits",
     "files_across_splits",
     "copies_across_splits",
     "near_duplicates_across_splits",
     "label_predicted_by_file",
+    "label_predicted_by_frames",
 }
 MAX_ROWS = 20  # rows listed in a finding; `count` counts all
 
@@ -40,8 +41,8 @@ class Finding:
 
     @property
     def is_doubt(self) -> bool:
-        """Whether scores of these parts are unreliable."""
-        return self.severity == "error" and self.code in DOUBTS
+        """Whether scores of these parts are unreliable (an error), or may be (a warning)."""
+        return self.severity != "note" and self.code in DOUBTS
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for JSON."""

@@ -1,5 +1,6 @@
 """Findings about groups, such as patients, in more than one part of the split, and rows without a group or part."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -101,7 +102,7 @@ def group_findings(manifest: Manifest, *, group: str | None) -> list[Finding]:
         for groups in kinds:
             findings += _leak_findings(groups, parts)
         findings += _file_leak_findings(manifest, parts)
-        findings += _missing_part_findings(parts)
+        findings += _missing_part_findings(manifest, parts)
     if kinds:
         findings += _missing_group_findings(kinds[0])
     if parts is None:
@@ -111,7 +112,7 @@ def group_findings(manifest: Manifest, *, group: str | None) -> list[Finding]:
                 "not_split",
                 "the manifest is not split yet",
                 detail="Leaks of groups or copies between parts can only be checked after the split.",
-                advice=f"split with --group {kinds[0].name.split(',')[0] if kinds else 'PATIENT'}, and check again",
+                advice=f"split with --group {_option(kinds[0].name) if kinds else 'PATIENT'}, and check again",
                 count=len(manifest),
             )
         )
@@ -145,7 +146,7 @@ def _leak_findings(groups: Groups, parts: Any) -> list[Finding]:
             f"{len(leaking):,} of {format_count(len(group.values), 'value')} of {groups.name} in more than one part",
             detail="A model that was trained on a patient is better on that patient in the test than on others, so "
             "results are too good.",
-            advice=f"split again with --group {groups.name.split(',')[0]}",
+            advice=f"split again with --group {_option(groups.name)}",
             rows=rows,
             remarks=[
                 f"{group.values[group.codes[row]]}: {parts[int(row)].as_py() or 'no part'}" for row in rows.tolist()
@@ -189,8 +190,12 @@ def _group_kinds(manifest: Manifest, group: str | None) -> list[Groups]:
     return [each for i, each in enumerate(kinds) if each.name not in {before.name for before in kinds[:i]}]
 
 
-def _missing_part_findings(parts: Any) -> list[Finding]:
-    rows = np.flatnonzero(parts.is_null().to_numpy(zero_copy_only=False))
+def _missing_part_findings(manifest: Manifest, parts: Any) -> list[Finding]:
+    """Return a finding about rows without a part. Videos without frames are not counted, as a split leaves them out."""
+    without_part = parts.is_null()
+    if "num_frames" in manifest.table.schema.names:
+        without_part = pc.and_(without_part, pc.greater(manifest.column("num_frames").fill_null(0), 0))
+    rows = np.flatnonzero(np.asarray(without_part))
     if len(rows) == 0:
         return []
     return [
@@ -219,3 +224,8 @@ def _missing_group_findings(groups: Groups) -> list[Finding]:
             rows=rows,
         )
     ]
+
+
+def _option(name: str) -> str:
+    """Return the first of several columns as a word of a shell."""
+    return shlex.quote(name.split(",")[0])

@@ -1,6 +1,7 @@
 """Findings about labels: missing, constant, outlying or rare ones, and values with several spellings."""
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -214,7 +215,7 @@ def _rarity_findings(
                 "classes_not_in_part",
                 f"{format_count(len({name for name, _ in absent}), 'class')} of {target} not in every part",
                 detail=f"There is no {examples}{' ...' if len(absent) > 8 else ''}.",
-                advice=f"split again with --stratify {target}",
+                advice=f"split again with --stratify {shlex.quote(target)}",
             )
         )
     rows = [counts["rows"] for counts in classes.values()]

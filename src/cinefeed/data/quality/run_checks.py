@@ -123,7 +123,7 @@ def _label(manifest: Manifest, target: str | None, *, classes: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Doubts:
-    """Findings that make the scores of some parts unreliable, and the checks that were not done, "" if all were."""
+    """Findings that make scores unreliable (errors) or may do so (warnings); and the checks that did not run, or ""."""
 
     findings: tuple[Finding, ...]
     not_checked: str = ""

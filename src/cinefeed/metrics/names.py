@@ -1,0 +1,42 @@
+"""Names of metrics within a sentence, and values with their interval as text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cinefeed.core.text import format_number
+
+_NAMES = {
+    "r2": "R²",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "pearson_r": "Pearson r",
+    "f1": "F1",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "balanced_accuracy": "balanced accuracy",
+    "ece": "calibration error (ECE)",
+    "bias": "bias (predicted - true)",
+    "sd": "SD of the differences",
+}
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric's name within a sentence.
+
+    >>> metric_name("r2"), metric_name("mean_error")
+    ('R²', 'mean error')
+    """
+    return _NAMES.get(metric, metric.replace("_", " "))
+
+
+def estimate_text(estimate: Mapping[str, Any] | None) -> str:
+    """Return a metric's value and its interval.
+
+    >>> estimate_text({"value": 0.8, "low": 0.7, "high": 0.9})
+    '0.800 (0.700 to 0.900)'
+    """
+    if not estimate:
+        return ""
+    low, high = estimate.get("low"), estimate.get("high")
+    interval = "" if low is None or high is None else f" ({format_number(low)} to {format_number(high)})"
+    return format_number(estimate.get("value")) + interval
