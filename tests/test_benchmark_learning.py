@@ -36,7 +36,7 @@ def prints(clips):
     return Counter(clip.tobytes() for clip in clips)
 
 
-@pytest.mark.parametrize("name", ["tables", "tasks", "recipes"])
+@pytest.mark.parametrize("name", ["tables", "tasks", "recipes", "first_runs"])
 def test_examples_of_the_benchmark_run(name):
     result = doctest.testmod(import_module(f"benchmarks.learning.{name}"))
     assert result.attempted and not result.failed

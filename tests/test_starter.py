@@ -231,6 +231,22 @@ def test_videos_of_one_length_are_said_to_be_so():
     assert "all videos have 20 frames" in table_of(scanned(patient=PATIENTS, age=AGES, frames=20))[1]
 
 
+def test_classes_of_whole_videos_keep_the_order_and_many_of_them_choose_no_epoch():
+    def settings(classes, **columns):
+        kinds = [f"c{row % classes:02d}" for row in range(300)]
+        return table_of(scanned(rows=300, kind=kinds, **columns), target="kind", group=False)
+
+    table, text = settings(20, frames=29)
+    assert table["model"] == {"name": "cnn3d", "pooling": "ordered", "dropout": 0.2}
+    assert table["frame"]["height"] == 32 and "210 training videos of 20 classes are few" in text
+    assert table["clip"]["frames"] == 16 and "210 training videos are few: with fewer frames" in text
+    assert table["train"]["monitor"] == "loss" and "rows of validation for 20 classes are too few" in text
+    table, _ = settings(2, frames=[29 + row for row in range(300)])
+    assert table["clip"]["position"] == "random" and "pooling" not in table["model"]
+    assert table["frame"]["height"] == 64
+    assert "monitor" not in table["train"], "45 rows of validation are enough for two classes"
+
+
 def test_parts_that_are_there_are_kept():
     names = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
     table, _ = table_of(scanned(patient=PATIENTS, age=AGES, split=names), group=None)

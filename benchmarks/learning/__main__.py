@@ -68,7 +68,7 @@ writes this page. Numbers are those of the test part; with several seeds their m
 other data and other initial weights.
 
 The first tasks are easy by design: they show that the inputs of a network reach its output, and that information
-outside its inputs does not. They are no evidence for real videos; the last two sections are about those."""
+outside its inputs does not. They are no evidence for real videos; the last three sections are about those."""
 
 
 def done(records: list[dict[str, Any]], task: str, trial: str, *, seed: int, settings: str) -> bool:

@@ -82,6 +82,8 @@ def test_the_small_one_is_small():
     assert model.count_params() < 100_000
     last = [each for each in model.layers if isinstance(each, keras.layers.Conv3D)][-1]
     assert last.output.shape == (None, 2, 1, 2, 64)
+    ordered = cnn3d(SPEC, pooling="ordered")
+    assert ordered.count_params() == model.count_params() + 64 * 64, "the features of two time steps, not their mean"
 
 
 @pytest.mark.parametrize("task", ["regression", "multiclass"])
@@ -97,7 +99,8 @@ def test_a_trained_one_saves_and_loads_in_safe_mode(task, tmp_path):
 
 def test_padding_changes_nothing_and_saves(tmp_path):
     spec = dataclasses.replace(SPEC, padded=True)
-    padding_changes_nothing(lambda: cnn3d(spec), spec)
+    for pooling in ("mean", "ordered"):
+        padding_changes_nothing(lambda pooling=pooling: cnn3d(spec, pooling=pooling), spec)
     model = cnn3d(spec)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
@@ -146,6 +149,7 @@ def test_the_seed_fixes_the_first_weights():
         ({"task": "clip"}, {}, "use the autoencoder"),
         ({}, {"size": "r2plus1d18"}, "did you mean 'r2plus1d_18'"),
         ({}, {"dense": -1}, "dense=-1"),
+        ({}, {"pooling": "order"}, "pooling='order'.* did you mean 'ordered'"),
     ],
 )
 def test_what_cannot_fit_is_refused(change, options, message):

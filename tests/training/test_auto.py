@@ -39,6 +39,8 @@ def test_epochs_make_about_1500_steps_and_dropout_is_for_few_videos():
     few, many = (with_choices(settings_for(), spec_for(), videos=n, batches=n // 8) for n in (480, 4800))
     assert (few.train.epochs, many.train.epochs) == (25, 10)
     assert few.model.options == {"dropout": 0.2} and many.model.options == {}
+    whole = with_choices(settings_for(clip={"position": "spread"}), spec_for(), videos=480, batches=60)
+    assert whole.model.options == {"pooling": "ordered", "dropout": 0.2}
     late = with_choices(settings_for(train={"unfreeze_epoch": 30}), spec_for(), videos=480, batches=60)
     assert late.train.epochs == 31
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.config.lines import Setting, comment, toml_key
+from cinefeed.config.recipe import FEW_VIDEOS
 from cinefeed.config.starter_clips import clip_settings, feature_settings, frame_settings
 from cinefeed.config.starter_training import training_settings
 from cinefeed.config.toml import parse
@@ -92,8 +93,13 @@ def starter(
         unit = repr(group) if group else "row"
         notes.append(f"{folds} folds are proposed, since {units} values of {unit} are few for a single test part")
     features = feature_frame(labelled)
-    frame = feature_settings(features, labelled) if features else frame_settings(readable_rows, labelled, parts.train)
-    clip = clip_settings(labelled)
+    frame = (
+        feature_settings(features, labelled)
+        if features
+        else frame_settings(readable_rows, labelled, parts.train, num_classes=len(classes))
+    )
+    is_few = bool(classes) and not features and len(parts.train) < FEW_VIDEOS
+    clip = clip_settings(labelled, few=len(parts.train) if is_few else 0)
     lines = [
         Setting(name="[data]"),
         *data,

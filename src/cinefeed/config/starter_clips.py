@@ -18,10 +18,15 @@ _MAX_OPENED = 24  # videos whose pixels are read
 _COLOURED_PIXELS, _COLOURED_VIDEOS = 0.001, 0.1  # shares above which a video, and the data, are in colour
 _MIXED_RATES = 1.1  # ratio of the highest to the lowest rate, from which clips are cut by time
 _CLIP_FRAMES, _SIDE, _SMALL_SIDE, _HALVINGS = 16, 112, 64, 4  # the networks have four halvings of a frame
+_WHOLE_FRAMES = 32  # at most, of a clip that covers the whole video
+_MANY_CLASSES, _FEW_A_CLASS, _TINY_SIDE = 10, 30, 32  # many classes with few training videos each get frames of 32
 
 
-def clip_settings(labelled: Manifest) -> list[Setting]:
-    """Return the settings of clips: the whole video if it may be one cycle, otherwise a range of frames."""
+def clip_settings(labelled: Manifest, *, few: int = 0) -> list[Setting]:
+    """Return the settings of clips: the whole video if it may be one cycle, otherwise a range of frames.
+
+    `few` is the number of training videos if they are few and of classes, else 0: whole videos then have fewer frames.
+    """
     counts = np.sort(_counts(labelled))
     low, middle, high = int(counts[0]), int(np.median(counts)), int(counts[-1])
     windows = {"start_seconds", "end_seconds"} & {*labelled.table.column_names}
@@ -32,9 +37,10 @@ def clip_settings(labelled: Manifest) -> list[Setting]:
         else f"{kind} have {low} to {high} frames, half of them {middle} or more"
     )
     if high <= 64 and high <= 1.5 * low:
-        frames = min(low, 32)
+        frames = min(low, _CLIP_FRAMES if few else _WHOLE_FRAMES)
+        why_few = f"; {few} training videos are few: with fewer frames they are learnt in fewer steps"
         return [
-            Setting(name="frames", value=frames, why=why_length),
+            Setting(name="frames", value=frames, why=why_length + why_few * (few > 0 and frames < low)),
             Setting(
                 name="position",
                 value="spread",
@@ -99,15 +105,19 @@ def _counts(labelled: Manifest) -> NDArray[np.int64]:
     return counts
 
 
-def frame_settings(readable: Manifest, labelled: Manifest, train: Manifest) -> list[Setting]:
+def frame_settings(readable: Manifest, labelled: Manifest, train: Manifest, *, num_classes: int = 0) -> list[Setting]:
     """Return the settings of frames: the median size with at most 112 on the shorter side, 64 for few training videos.
 
+    It is at most 32 for many classes with few training videos each; `num_classes` is 0 for a number.
     Frames are grey if the `readable` videos are, labelled or not, so that the channels do not depend on the target.
     """
     heights, widths = (labelled.column(name).to_numpy() for name in ("height", "width"))
     height, width = float(np.median(heights)), float(np.median(widths))
     is_few = len(train) < FEW_VIDEOS
-    scale = min(1.0, (_SMALL_SIDE if is_few else _SIDE) / min(height, width))
+    is_sparse = num_classes >= _MANY_CLASSES and len(train) < _FEW_A_CLASS * num_classes
+    of_classes = f" of {num_classes} classes" if is_sparse else ""
+    most = _TINY_SIDE if is_sparse else _SMALL_SIDE if is_few else _SIDE
+    scale = min(1.0, most / min(height, width))
     factor = 2**_HALVINGS
     size = [max(int(each * scale) // factor * factor, factor) for each in (height, width)]
     if max(height, width) <= 1.2 * min(height, width):
@@ -126,8 +136,8 @@ def frame_settings(readable: Manifest, labelled: Manifest, train: Manifest) -> l
         Setting(
             name="width",
             value=size[1],
-            why=f"{len(train)} training videos are few: small frames train fast"
-            if is_few and scale < 1
+            why=f"{len(train)} training videos{of_classes} are few: small frames train fast"
+            if (is_few or is_sparse) and scale < 1
             else "likewise",
         ),
         Setting(name="channels", value=channels, why=why_channels),

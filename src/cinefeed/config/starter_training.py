@@ -7,11 +7,11 @@ from cinefeed.config.lines import Setting
 from cinefeed.config.recipe import (
     FEW_VIDEOS,
     LABEL_SMOOTHING,
-    MIN_UNITS,
     WEIGHT_DECAY,
     learning_rate_of,
     num_epochs,
     recipe,
+    too_few_to_choose,
 )
 from cinefeed.data.manifest.manifest import Parts
 
@@ -46,8 +46,10 @@ def training_settings(
         "dropout": f"{count} training videos are {'few' if count < FEW_VIDEOS else 'enough'}",
         "filters": "small frames",
         "norm": "after each convolution",
+        "pooling": "clips cover the whole video, so their frames correspond: features in their order, not their mean",
     }
-    few = f"{units} groups or rows of validation are fewer than {MIN_UNITS}, too few to choose an epoch"
+    of_classes = f" for {len(classes)} classes" if len(classes) > 2 else ""
+    few = f"{units} groups or rows of validation{of_classes} are too few to choose an epoch: the last ones are used"
     return [
         Setting(name="[feed]"),
         Setting(name="batch_size", value=batch, why=f"{count} training videos make {batches} batches"),
@@ -84,6 +86,6 @@ def training_settings(
             if classes
             else []
         ),
-        *([Setting(name="monitor", value="loss", why=few)] if units < MIN_UNITS else []),
+        *([Setting(name="monitor", value="loss", why=few)] if too_few_to_choose(units, classes=len(classes)) else []),
         Setting(name="patience", value=0, why="the schedule needs all epochs; the best weights are kept"),
     ]

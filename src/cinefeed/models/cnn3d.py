@@ -24,6 +24,7 @@ from cinefeed.models.spacetime import Convolution, Masked, twice
 from cinefeed.models.torchvision_weights import kinetics_scaling, load_r2plus1d_18
 
 Size = Literal["small", "r2plus1d_18"]
+Pooling = Literal["mean", "ordered"]
 _SMALL = ((16, 1), (32, 1), (64, 2), (64, 2))  # filters and stride over time of each stage
 _TIME_STRIDE = {"small": 4, "r2plus1d_18": 8}  # total stride over time
 _FRAME_STRIDE = 16  # total stride over height and width, for both sizes
@@ -35,6 +36,7 @@ def cnn3d(
     *,
     size: Size = "small",
     weights: str | None = None,
+    pooling: Pooling = "mean",
     encoders: Encoders = "shared",
     dense: int = 64,
     dropout: float = 0.0,
@@ -42,7 +44,7 @@ def cnn3d(
 ) -> keras.Model:
     """Return a network of convolutions over space and time, each followed by batch norm.
 
-    The features of a clip are the mean of the last maps over pixels and valid frames. Inputs, several views,
+    The features of a clip are the mean of the last maps over pixels, pooled over time. Inputs, several views,
     covariates, the dense layer and the heads are those of `cnn_rnn`.
 
     Args:
@@ -56,6 +58,8 @@ def cnn3d(
         weights: A local file of weights of torchvision's r2plus1d_18 (.pth or .safetensors), for that size; the layer
             of its classes is left out. Pixels are then scaled as torchvision scales them, and uint8 clips are needed.
             For one channel the first kernel is summed over its three. Nothing is downloaded.
+        pooling: "mean" over valid frames, or "ordered": the features of all time steps one after another, for clips
+            whose frames correspond, such as the phases of a cycle or a word in the middle.
         encoders: "shared" or "own" encoders of several views.
         dense: Units of the dense layer before the heads; 0 for none.
         dropout: Dropout rate before the dense layer.
@@ -73,6 +77,8 @@ def cnn3d(
     check_sizes(filters=(1,), dense=dense, dropout=dropout)
     if size not in get_args(Size):
         raise SettingError(f"size={size!r} is not a choice; {did_you_mean(size, get_args(Size))}")
+    if pooling not in get_args(Pooling):
+        raise SettingError(f"pooling={pooling!r} is not a choice; {did_you_mean(pooling, get_args(Pooling))}")
     frames, height, width, _ = spec.clip_shape
     if frames < _TIME_STRIDE[size] or min(height, width) < _FRAME_STRIDE:
         raise SettingError(
@@ -95,7 +101,12 @@ def cnn3d(
             x, valid = maps
             if weights is not None:
                 load_r2plus1d_18([each for stage in stages for each in _convolutions_of(stage)], weights)
-            return keras.ops.squeeze(mean_over_time(keras.ops.mean(x, axis=(2, 3)), valid), axis=1)
+            x = keras.ops.mean(x, axis=(2, 3))
+            if pooling == "mean":
+                return keras.ops.squeeze(mean_over_time(x, valid), axis=1)
+            if valid is not None:
+                x = keras.ops.where(keras.ops.expand_dims(valid, -1), x, 0.0)
+            return keras.ops.reshape(x, (-1, x.shape[1] * x.shape[2]))
 
         return encoder
 
