@@ -25,6 +25,9 @@ def scanned(*, rows=60, frames=40, height=96, width=96, channels=1, bits=8, rate
         "bits": column(bits, pa.int32()),
         "rate_hz": column(rate_hz, pa.float64()),
     }
+    if rate_hz is not None:
+        steps = [1 / rate for rate in rate_hz] if isinstance(rate_hz, list) else 1 / rate_hz
+        metadata["step_seconds"] = column(steps, pa.float64())
     paths = [f"v{row:03d}.npy" for row in range(rows)]
     return Manifest.from_table(pa.table({"path": paths, **metadata, **labels}))
 
@@ -331,6 +334,13 @@ def test_rates_that_differ_are_cut_by_time():
     assert "15 to 30 Hz" in text and "a clip spans 3.8 s" in text
     clip = parse(table).clip
     assert (clip.frames - 1) / clip.rate_hz < 59 / 15  # it fits the shortest video, 60 frames at 15 Hz
+    rates, frames = [30.0] * 20 + [24.0] * 20 + [20.0] * 20, [40 + row for row in range(60)]
+    uneven = scanned(patient=PATIENTS, age=AGES, frames=frames, rate_hz=rates)
+    table, text = table_of(uneven)
+    clip = parse(table).clip
+    lengths = [(count - 1) / rate for count, rate in zip(frames, rates, strict=True)]
+    short = sum(length < (clip.frames - 1) / clip.rate_hz for length in lengths)
+    assert short == 6 and f"{short} of 60 videos are shorter than a clip" in text and clip.short == "pad"
 
 
 @pytest.mark.parametrize("counts", [(76, 40, 266, 11, 2), (1, 2, 3, 4, 90)])

@@ -12,7 +12,7 @@ from cinefeed.core.text import format_count
 from cinefeed.data.manifest.encoded import encoded_from
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.values import described_values, rows_without_window, window_for
-from cinefeed.video.clips import window_of
+from cinefeed.video.clips import Clip, why_too_short, window_of
 
 _MAX_OPENED = 24  # videos whose pixels are read
 _COLOURED_PIXELS, _COLOURED_VIDEOS = 0.001, 0.1  # shares above which a video, and the data, are in colour
@@ -27,8 +27,8 @@ def clip_settings(labelled: Manifest, *, few: int = 0) -> list[Setting]:
 
     `few` is the number of training videos if they are few and of classes, else 0: whole videos then have fewer frames.
     """
-    counts = np.sort(_counts(labelled))
-    low, middle, high = int(counts[0]), int(np.median(counts)), int(counts[-1])
+    counts = _counts(labelled)
+    low, middle, high = int(counts.min()), int(np.median(counts)), int(counts.max())
     windows = {"start_seconds", "end_seconds"} & {*labelled.table.column_names}
     kind = "windows" if windows else "videos"
     why_length = (
@@ -48,21 +48,26 @@ def clip_settings(labelled: Manifest, *, few: int = 0) -> list[Setting]:
             ),
         ]
     frames = min(_CLIP_FRAMES, max(middle, 1))
-    speed, span = _speed(labelled, counts, frames=frames)
+    speed = _speed(labelled, counts, frames=frames)
     lines = [
         Setting(name="frames", value=frames, why=why_length),
         speed,
         Setting(name="position", value="random", why="another range each epoch; validation and test use the middle"),
     ]
-    short = int((span > 1 + 1e-9).sum())
-    if short:
+    if short := _num_short(labelled, Clip(frames=frames, **{speed.name: speed.value})):
         why = f"{short} of {format_count(len(counts), 'video')} {'is' if short == 1 else 'are'} shorter than a clip: "
         lines.append(Setting(name="short", value="pad", why=f"{why}missing frames are masked"))
     return lines
 
 
-def _speed(labelled: Manifest, counts: NDArray[np.int64], *, frames: int) -> tuple[Setting, NDArray[np.float64]]:
-    """Return the stride, or the rate if videos differ in theirs, and the length of a clip as a share of each video.
+def _num_short(labelled: Manifest, clip: Clip) -> int:
+    """Return the number of videos shorter than a clip, by the rule of `cinefeed check`."""
+    metadata = ((labelled.metadata(row), labelled.window(row)) for row in range(len(labelled)))
+    return sum(bool(why_too_short(clip, each.times, *window)) for each, window in metadata if each is not None)
+
+
+def _speed(labelled: Manifest, counts: NDArray[np.int64], *, frames: int) -> Setting:
+    """Return the stride, or the rate if videos differ in theirs.
 
     A clip is at most as long as nine of ten videos, and takes every frame to every fourth one.
     """
@@ -80,7 +85,7 @@ def _speed(labelled: Manifest, counts: NDArray[np.int64], *, frames: int) -> tup
             f"files have {rates.min():.4g} to {rates.max():.4g} Hz, so a stride would mix speeds; a clip spans "
             f"{length:.2g} s"
         )
-        return Setting(name="rate_hz", value=rate, why=why), length * rates / np.maximum(counts, 1)
+        return Setting(name="rate_hz", value=rate, why=why)
     stride = int(np.clip(int(np.sort(counts)[len(counts) // 10]) // frames, 1, 4))
     span = (frames - 1) * stride + 1
     known_rates = rates[np.isfinite(rates)]
@@ -88,7 +93,7 @@ def _speed(labelled: Manifest, counts: NDArray[np.int64], *, frames: int) -> tup
         f", {span / np.median(known_rates):.2g} s at {np.median(known_rates):.4g} Hz" if known_rates.size else ""
     )
     why = f"a clip spans {format_count(span, 'frame')}{seconds_text}"
-    return Setting(name="stride", value=stride, why=why), span / np.maximum(counts, 1)
+    return Setting(name="stride", value=stride, why=why)
 
 
 def _counts(labelled: Manifest) -> NDArray[np.int64]:

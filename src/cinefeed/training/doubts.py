@@ -1,6 +1,7 @@
 """Checks of the data before a training for leaks and copies between parts: findings.json of the run folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ def plan_parts(rows: Manifest, settings: Settings) -> tuple[Manifest, list[Findi
 _EFFECTS = {"error": "the scores are not trustworthy", "warning": "read the scores with care"}
 
 
+def _effect(entry: Mapping[str, Any]) -> str:
+    """Return what a finding means for the scores; look-alike videos, unlike copies, may be different ones."""
+    look_alike = entry.get("code") == "near_duplicates_across_splits"
+    return "the scores may not be trustworthy" if look_alike else _EFFECTS[entry["severity"]]
+
+
 def keep_findings(folder: Path, *, rows: Manifest, settings: Settings, progress: bool) -> None:
     """Check the parts of a run and write the findings to its folder. `rows` have their part in the column `split`.
 
@@ -75,8 +82,7 @@ def describe_findings(folder: Path) -> list[str]:
     """Return a line for each finding in findings.json that bears on the scores, and for failed checks."""
     content: dict[str, Any] = json.loads((folder / FINDINGS).read_text(encoding="utf-8"))
     lines = [
-        f"{_EFFECTS[each['severity']]}: {each['title']}. {each['detail']} To do: {each['advice']}"
-        for each in content["findings"]
+        f"{_effect(each)}: {each['title']}. {each['detail']} To do: {each['advice']}" for each in content["findings"]
     ]
     return lines + ([f"not checked: {content['not_checked']}"] if content["not_checked"] else [])
 
@@ -86,5 +92,5 @@ def doubt_lines(folder: Path) -> list[str]:
     lines: dict[str, None] = {}
     for path in sorted([*folder.glob(FINDINGS), *folder.glob(f"fold*/{FINDINGS}")]):
         for each in json.loads(path.read_text(encoding="utf-8"))["findings"]:
-            lines[f"{_EFFECTS[each['severity']]}: {each['title']}"] = None
+            lines[f"{_effect(each)}: {each['title']}"] = None
     return list(lines)

@@ -1,6 +1,6 @@
 """Selection of the frames of a clip, and the target frame. Arithmetic only: no video is opened here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -155,6 +155,22 @@ class Clip:
             f"a clip of {self.frames} frames, stride {self.stride}, spans {span} frames, the video has {count}; "
             f"use fewer frames, or short='repeat_last', 'loop' or 'pad'"
         )
+
+
+def why_too_short(clip: Clip, times: FrameTimes, start_seconds: float | None, end_seconds: float | None) -> str:
+    """Return why a video, or a stretch of it, is shorter than a clip; "" if it is not.
+
+    >>> why_too_short(Clip(frames=3, rate_hz=10), FrameTimes(0.0, 0.1, 2), None, None)
+    '3 frames at 10 Hz span 0.200 s, the video lasts 0.100 s'
+    """
+    position: Position = "start" if clip.position == "random" else clip.position
+    try:
+        replace(clip, short="error", position=position).select(
+            times, start_seconds=start_seconds, end_seconds=end_seconds
+        )
+    except ClipError as error:
+        return str(error).split(";")[0]
+    return ""
 
 
 def _validate_window(window: object) -> tuple[float, float]:

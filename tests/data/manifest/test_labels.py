@@ -101,13 +101,19 @@ def test_several_rows_for_one_video_need_parts_or_seconds():
     assert joined["label"] == ["x", "y", "x"]
 
 
-def test_unmatched_rows_and_videos_are_counted_and_named():
+def test_unmatched_rows_and_videos_are_counted_and_named(caplog):
     table, labels = videos("a.mp4", "b.mp4", "c.mp4"), {"path": ["b.mp4", "x.mp4", "y.mp4", None], "age": [1, 2, 3, 4]}
     with pytest.raises(TableError) as caught:
         join(table, labels)
     assert "3 of 4 rows match no video (first: x.mp4, y.mp4, (empty))" in str(caught.value)
     assert "2 of 3 videos have no row (first: a.mp4, c.mp4)" in str(caught.value)
-    assert join(table, labels, unmatched="ignore")[0] == {"path": ["b.mp4"], "age": [1]}
+    assert caplog.text == ""
+    joined, text = join(table, labels, unmatched="ignore")
+    assert (joined, text) == ({"path": ["b.mp4"], "age": [1]}, "path; 4 rows, 3 without a video")
+    assert "3 of 4 rows match no video (first: x.mp4, y.mp4, (empty)) and 2 of 3 videos have no row" in caplog.text
+    caplog.clear()
+    join_labels(table, pa.table(labels), on=None, unmatched="ignore", root=ROOT, name="labels.csv", private=True)
+    assert "3 of 4 rows" in caplog.text and ".mp4" not in caplog.text
 
 
 def test_nothing_matches():

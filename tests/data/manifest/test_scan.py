@@ -284,7 +284,10 @@ def test_labels_and_folders_become_columns(folder, probe, tmp_path):
     )
     assert manifest.column("clip").to_pylist() == ["0", "1", "4", "5"]
     assert manifest.column("age").to_pylist() == [61.5, 61.5, 48.0, 48.0]
-    assert manifest.history == [("videos found", 6), ("with a row of labels (joined on patient)", 4)]
+    assert manifest.history == [
+        ("videos found", 6),
+        ("with a row of labels (joined on patient; 3 rows, 1 without a video)", 4),
+    ]
     assert sorted(probe.names) == ["0.mp4", "1.mp4", "4.mp4", "5.mp4"]  # those without a label are not read
     assert manifest.labels == ["patient", "clip", "age"]
 

@@ -62,6 +62,7 @@ def test_copies_across_the_split_are_an_error_and_labels_that_differ_too(folder)
     )
     findings = codes(check_manifest(manifest, target="kind", progress=False))
     assert findings["copies_across_splits"].severity == "error"
+    assert "have the same bytes. They are in two parts: train and test." in findings["copies_across_splits"].detail
     assert findings["copies_across_splits"].remarks == ("set 1: train, a", "set 1: test, b")
     assert findings["labels_of_copies_differ"].severity == "error"
     assert (
@@ -103,8 +104,15 @@ def test_look_alikes_of_one_group_are_a_note_and_across_the_split_an_error(folde
     apart = scanned(folder, patient=["p0", "p1", "p2", "p3", "p4", "p5"])
     findings = codes(check_manifest(apart, group="patient", progress=False))
     assert findings["near_duplicates"].severity == "warning"
-    split = scanned(folder, split=["train", "train", "val", "test", "train", "test"])
+    assert findings["near_duplicates"].title == "2 videos with nearly the same frames as another"
+    assert "1 set of 2 videos in all, each of more than one group" in findings["near_duplicates"].detail
+    nobody = scanned(folder, patient=["p0", None, "p2", "p3", "p4", None])
+    detail = codes(check_manifest(nobody, group="patient", progress=False))["near_duplicates"].detail
+    assert "in all, without a group. A split may" in detail and "two names" not in detail
+    split = scanned(folder, split=["train", "test", "val", "test", "train", "val"])
     report = check_manifest(split, progress=False)
-    assert codes(report)["near_duplicates_across_splits"].severity == "error"
+    entry = codes(report)["near_duplicates_across_splits"]
+    assert entry.severity == "error" and entry.remarks == ("set 1: val", "set 1: test")
+    assert "One video may be in two parts: val and test." in entry.detail and "train" not in entry.detail
     assert report.pairs[0].across
     assert not report.ok

@@ -1,5 +1,6 @@
 """Labels of videos from folder names, or from a table joined on path, stem or other columns."""
 
+import logging
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -30,8 +31,9 @@ from cinefeed.video.kinds import known_suffix
 
 Unmatched = Literal["error", "ignore"]
 
-_SEGMENTS = ("part", "start_seconds", "end_seconds")
+_log = logging.getLogger(__name__)
 
+_SEGMENTS = ("part", "start_seconds", "end_seconds")
 
 _PART_NAMES = {name: name for name in PARTS} | {
     "training": "train",
@@ -116,7 +118,9 @@ def join_labels(
     private: bool = False,
     share_labels: bool = False,
 ) -> tuple[Any, str]:
-    """Return the videos that have a label row, with its columns, in the order of the videos; and the name of the key.
+    """Return the videos that have a label row, with its columns, in the order of the videos; and a text about the join.
+
+    The text has the name of the key and, with `unmatched="ignore"`, the number of rows without a video.
 
     One label row may match many videos. A row that names a file matches several samples in it only with
     `share_labels`. Several rows may match one video if they name parts or seconds of it.
@@ -170,7 +174,7 @@ def join_labels(
     is_unmatched = pa.array(~np.isin(label_codes, video_codes) | (label_codes < 0))
     if counts.max(initial=0) == 0 and not private:
         _refuse_all(videos, labels, label_keys, video_keys, keys=keys, what=f"{name} joined on {joined_on}")
-    _refuse_unmatched(
+    _report_unmatched(
         unmatched_rows=label_keys.filter(is_unmatched),
         num_rows=labels.num_rows,
         unmatched_videos=paths.filter(pa.array(counts == 0)),
@@ -179,6 +183,8 @@ def join_labels(
         what=f"{name} joined on {joined_on}",
         private=private,
     )
+    if count := pc.sum(is_unmatched).as_py():
+        joined_on += f"; {format_count(labels.num_rows, 'row')}, {count} without a video"
     video_rows = np.repeat(np.arange(len(paths)), counts)
     within = np.arange(len(video_rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     label_rows = order[left[video_rows] + within]
@@ -225,7 +231,7 @@ def _check_collisions(videos: Any, labels: Any, *, keys: list[str], name: str) -
             )
 
 
-def _refuse_unmatched(
+def _report_unmatched(
     *,
     unmatched_rows: Any,
     num_rows: int,
@@ -235,6 +241,7 @@ def _refuse_unmatched(
     what: str,
     private: bool,
 ) -> None:
+    """Raise TableError if nothing matches, or for rows and videos without a match; log these if they are ignored."""
     row, video = (first_names(each, private=private) for each in (unmatched_rows, unmatched_videos))
     if len(unmatched_videos) == num_videos:
         raise TableError(
@@ -247,7 +254,9 @@ def _refuse_unmatched(
         faults.append(f"{len(unmatched_rows)} of {format_count(num_rows, 'row')} {match} no video (first: {row})")
     if len(unmatched_videos):
         faults.append(f"{count_having(len(unmatched_videos), num_videos, 'video')} no row (first: {video})")
-    if faults and unmatched == "error":
+    if faults and unmatched == "ignore":
+        _log.warning("%s: %s; left out", what, " and ".join(faults))
+    elif faults:
         raise TableError(
             f"{what}: {' and '.join(faults)}; correct them, or leave them out with "
             "unmatched='ignore' (--unmatched ignore)"

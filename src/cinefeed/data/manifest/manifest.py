@@ -429,7 +429,14 @@ class Manifest(ManifestTable):
         split_rows = split_table(tables, on=on, videos=self.table)
         samples = self.table.drop_columns("split") if "split" in self.table.schema.names else self.table
         joined, joined_on = join_labels(
-            samples, split_rows, on=on, unmatched=unmatched, root=self.root, name="the split", share_labels=True
+            samples,
+            split_rows,
+            on=on,
+            unmatched=unmatched,
+            root=self.root,
+            name="the split",
+            private=self.private,
+            share_labels=True,
         )
         history = [*self.history, (f"in a part of the split (joined on {joined_on})", joined.num_rows)]
         return self._with_table(ordered(joined), history=history)

@@ -12,6 +12,7 @@ from cinefeed.data.quality.findings import Finding, Pair, finding
 from cinefeed.data.quality.frame_summaries import FrameSummaries
 from cinefeed.data.quality.groups import groups_of, parts_of
 from cinefeed.data.quality.near_duplicates import NearPairs, near_pairs
+from cinefeed.data.split import PARTS
 
 _LISTED_PAIRS = 1000
 _MANY_ROWS, _MOST_PAIRS = 0.25, 0.5  # shares from which near-duplicates are the look of a data set, and not copies
@@ -98,9 +99,19 @@ class _RowContext:
         """Return the distinct values of these rows."""
         return {value for row in rows if (value := values[row]) is not None}
 
+    def by_part(self, rows: list[int]) -> list[int]:
+        """Return the rows with one of each part first, in the order train, val, test."""
+        first_rows = {self.parts[row]: row for row in reversed(rows)}
+        chosen_rows = [first_rows[part] for part in sorted(first_rows, key=_part_rank) if part is not None]
+        return [*chosen_rows, *(row for row in rows if row not in chosen_rows)]
+
     def remarks(self, sets: list[list[int]]) -> list[str]:
         """Return a remark for each row of the sets."""
         return [f"set {i}: {self.remark(row)}".rstrip(": ") for i, rows in enumerate(sets, start=1) for row in rows]
+
+
+def _part_rank(part: str | None) -> tuple[int, str]:
+    return (PARTS.index(part) if part in PARTS else len(PARTS), part or "")
 
 
 def _all_look_alike(near: NearPairs, context: _RowContext) -> bool:
@@ -145,10 +156,12 @@ def _all_rows(sets: list[list[int]]) -> NDArray[np.int64]:
 
 
 def _leak_findings(sets: list[list[int]], context: _RowContext, code: str, noun: str, *, exact: bool) -> list[Finding]:
-    sets = [rows for rows in sets if len(context.distinct(context.parts, rows)) > 1]
+    sets = [context.by_part(rows) for rows in sets if len(context.distinct(context.parts, rows)) > 1]
     if not sets:
         return []
+    sets.sort(key=lambda rows: _part_rank(context.parts[rows[0]]))  # those of the training part first
     rows = _all_rows(sets)
+    parts = [" and ".join(sorted(context.distinct(context.parts, each), key=_part_rank)) for each in sets]
     return [
         finding(
             "error",
@@ -156,9 +169,10 @@ def _leak_findings(sets: list[list[int]], context: _RowContext, code: str, noun:
             f"{format_count(len(rows), 'video')} in more than one part of the split, {noun}",
             detail=f"{format_count(len(sets), 'set')} of videos that "
             + ("have the same bytes" if exact else "are nearly the same in five frames")
-            + ": the test contains videos of the training part.",
-            advice="keep one of each set, or split again by groups that keep a set together: 'cinefeed check MANIFEST "
-            "--groups groups.csv', then 'cinefeed split MANIFEST --group-table groups.csv'",
+            + f". {'They are' if exact else 'One video may be'} in two parts: {', '.join(dict.fromkeys(parts))}.",
+            advice="keep one of each set, or split again by groups that keep a set together: 'cinefeed check --groups "
+            "groups.csv' on the manifest (of a run: its manifest.parquet), then 'cinefeed split "
+            "--group-table groups.csv'",
             rows=rows,
             remarks=context.remarks(sets),
         )
@@ -211,11 +225,15 @@ def _repeat_findings(sets: list[list[int]], context: _RowContext, code: str, nou
             finding(
                 "note" if one_group else "warning",
                 f"{code}_of_one_group" if one_group else code,
-                f"{format_count(extra, 'video')} with {noun}"
+                f"{format_count(len(rows), 'video')} with {noun}"
                 if code == "near_duplicates"
                 else f"{format_count(extra, 'video')}, {noun}",
-                detail=format_count(len(selected_sets), "set")
-                + (", each of one group. They count twice in training." if one_group else _group_detail(context)),
+                detail=f"{format_count(len(selected_sets), 'set')} of {format_count(len(rows), 'video')} in all"
+                + (
+                    ", each of one group. They count twice in training."
+                    if one_group
+                    else _group_detail(context, selected_sets)
+                ),
                 advice="keep one of each set" if one_group else "keep one of each set, or assign each set to one group",
                 rows=rows,
                 remarks=context.remarks(selected_sets),
@@ -224,7 +242,12 @@ def _repeat_findings(sets: list[list[int]], context: _RowContext, code: str, nou
     return sorted(findings, key=lambda each: each.severity == "note")
 
 
-def _group_detail(context: _RowContext) -> str:
-    has_groups = any(value is not None for value in context.groups)
-    names = ", each of more than one group: one patient may have two names" if has_groups else ""
+def _group_detail(context: _RowContext, sets: list[list[int]]) -> str:
+    several = sum(len(context.distinct(context.groups, rows)) > 1 for rows in sets)
+    if several == len(sets):
+        names = ", each of more than one group: one patient may have two names"
+    elif several:
+        names = f", {several} of more than one group (one patient may have two names), the others without a group"
+    else:
+        names = ", without a group" if any(context.groups) else ""
     return f"{names}. " + ("Each set is in one part." if context.is_split else "A split may put them into two parts.")

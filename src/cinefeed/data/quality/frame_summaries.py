@@ -7,7 +7,7 @@ The frames of a video become a fingerprint that hardly changes if the video is r
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import ClipError, SourceError
 from cinefeed.data.manifest.manifest import Manifest
-from cinefeed.video.clips import Clip, Frame, PixelType
+from cinefeed.video.clips import Clip, Frame, PixelType, why_too_short
 from cinefeed.video.color import lacks_window, with_window
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.pixel_levels import PixelLevels
@@ -83,15 +83,9 @@ def summarize_frames(
         seconds=nan_columns[2],
         sizes=np.full(count, -1, np.int64),
     )
-    required_clip = (
-        None if clip is None else replace(clip, position="start" if clip.position == "random" else clip.position)
-    )
-    required_clip = None if required_clip is None else replace(required_clip, short="error")
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cinefeed-check")
     try:
-        for row in _in_parallel(
-            pool, lambda row: _summarize_row(manifest, row, summaries, required_clip, frame), count
-        ):
+        for row in _in_parallel(pool, lambda row: _summarize_row(manifest, row, summaries, clip, frame), count):
             progress(row + 1, count)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -169,11 +163,8 @@ def _summarize_row(
     summaries.seconds[row] = duration(metadata.times, start, end)
     if clip is not None and clip.rate_hz is not None and np.isnan(summaries.seconds[row]):
         summaries.videos_without_times[row] = ""
-    elif clip is not None:
-        try:
-            clip.select(metadata.times, start_seconds=start, end_seconds=end)
-        except ClipError as error:
-            summaries.short_videos[row] = str(error).split(";")[0]
+    elif clip is not None and (why := why_too_short(clip, metadata.times, start, end)):
+        summaries.short_videos[row] = why
     try:
         planes, _ = _read_planes(manifest, row, metadata)
         frames = _to_grey(planes, metadata)
