@@ -24,6 +24,7 @@ from cinefeed.data.manifest.write_table import table_suffix, write_table
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.display import assessment_lines, baseline_lines, reason_lines
+from cinefeed.metrics.names import positive_class_note
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.metrics.thresholds import check_rule
 from cinefeed.metrics.units import cluster_of
@@ -310,6 +311,8 @@ def _as_table(comparison: dict[str, Any]) -> str:
             lines.append(f"  {metric:20} {cells[0]:>10} {cells[1]:>10} {cells[2]:>10}   {interval}")
         differences = {metric: {**each, "value": each["difference"]} for metric, each in target["metrics"].items()}
         lines += [f"  {line}" for line in reason_lines(differences)]
+        if note := positive_class_note(target["classes"], of=name if len(comparison["targets"]) > 1 else ""):
+            lines.append(f"  {note}")
     return "\n".join(lines)
 
 
