@@ -191,7 +191,11 @@ def read_predictions(
     target_names = [name.removeprefix("target_") for name in names if name.startswith("target_")]
     several = "target" not in names and bool(target_names)
     if not several and "target" not in names:
-        raise ColumnError(f"{path} has no column 'target'; {did_you_mean('target', names)}")
+        raise ColumnError(
+            f"{path} has no column 'target'; a table needs the labels in 'target', and in 'score' the number or the "
+            "probability of the second of two classes, or in 'score_<class>' that of each class; with several targets "
+            f"these are target_<name>, score_<name> and score_<name>_<class>; {did_you_mean('target', names)}"
+        )
     if not several:
         target_names = ["target"]
     tasks: dict[str, Any] = dict(task) if isinstance(task, Mapping) else dict.fromkeys(target_names, task)
