@@ -139,7 +139,7 @@ def evaluate(
         text="\n".join(
             [
                 *assessment_lines(result.assessment, baselines=baselines),
-                *baseline_lines(baselines),
+                *baseline_lines(baselines, duration=False),
                 *(doubt_lines(run) if manifest is None else []),
             ]
         ),
@@ -191,7 +191,7 @@ def compare(
                 write_json(out, comparison)
         else:
             write_table(out, [comparison_table(comparison)])
-    emit({"a": str(a), "b": str(b), **comparison}, as_json=as_json, text=_as_table(comparison))
+    emit({"a": str(a), "b": str(b), **comparison}, as_json=as_json, text=f"a: {a}, b: {b}\n{_as_table(comparison)}")
 
 
 def predict(

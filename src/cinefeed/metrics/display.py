@@ -73,8 +73,8 @@ def assessment_lines(assessment: Plain, *, baselines: Plain | None = None) -> li
     return lines
 
 
-def baseline_lines(content: Plain) -> list[str]:
-    """Return the content of baselines.json as a line for each baseline, and the seconds that they took."""
+def baseline_lines(content: Plain, *, duration: bool = True) -> list[str]:
+    """Return the content of baselines.json as a line for each baseline, and with `duration` how long they took."""
     if not content:
         return []
     if content["note"]:
@@ -90,6 +90,8 @@ def baseline_lines(content: Plain) -> list[str]:
         ]
         lines.append(f"{part}, {metric_name(metric)}: {', '.join(values)}")
         lines += [f"{part}: {sentence}" for sentence in baseline_sentences(target)]
+    if not duration:  # an earlier command computed them
+        return lines
     return [*lines, f"baselines took {content['seconds']:.0f} s for {format_count(content['rows'], 'video')}"]
 
 
