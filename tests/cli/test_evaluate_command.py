@@ -126,6 +126,8 @@ def test_compare_shows_paired_differences(compared, tmp_path):
     assert result["targets"]["sick"]["clusters"] == 20 and result["cluster"] == "patient"
     assert json.loads((tmp_path / "c.json").read_text())["targets"] == result["targets"]
     output = compared(*words)
+    assert output.count("positive class: sick (") == 1
+    assert output.startswith(f"a: {words[0]}, b: {words[1]}\n")
     line = next(each for each in output.splitlines() if each.strip().startswith("auroc"))
     assert f"{auroc['difference']:.4g}" in line and " to " in line and "identical" not in output
     same = compared(words[0], words[0], "--resamples", 50)

@@ -37,6 +37,7 @@ def test_the_verdict_is_that_of_the_paired_difference(task):
     unit = "R²" if task == "regression" else "points of AUROC"
     content = {"note": "", "part": "test", "seconds": 1.0, "rows": ROWS, "targets": {"ef": target}}
     first, constant, thumbnail, columns, last = baseline_lines(content)
+    assert baseline_lines(content, duration=False) == [first, constant, thumbnail, columns]
     assert first.startswith("test, R²: model 0." if task == "regression" else "test, AUROC: model 0.")
     assert constant.startswith("test: better than guessing") and unit in constant
     assert "no better than the thumbnail" in thumbnail or "not compared with the thumbnail" in thumbnail

@@ -166,7 +166,12 @@ def test_whole_numbers_with_gaps_are_classes_by_their_own_name():
 @pytest.mark.parametrize(
     ("text", "kwargs", "error", "message"),
     [
-        ("targt,score\n1,2\n", {}, ColumnError, "no column 'target'; did you mean 'targt'"),
+        (
+            "targt,score\n1,2\n",
+            {},
+            ColumnError,
+            "no column 'target'; a table .* 'score_<class>' .*; did you mean 'targt'",
+        ),
         ("target,scor\n1.5,2\n", {}, ColumnError, "no column 'score' for 'target'; did you mean 'scor'"),
         (
             "target,score_x,score_y\nz,0.1,0.2\n",
@@ -208,6 +213,21 @@ def test_scores_and_labels_that_cannot_be_measured(target, score, message):
     predictions = predictions_of(table, [target_columns("sick", task="binary", classes=["no", "yes"])])
     with pytest.raises(LabelError, match=message):
         predictions.arrays("sick")
+
+
+@pytest.mark.parametrize("classes", [("a", "b"), ("a", "b", "c")])
+def test_scores_of_all_classes_sum_to_one(tmp_path, classes):
+    def arrays_of(*rows):
+        lines = [",".join(["id", "target", *(f"score_{each}" for each in classes)])]
+        lines += [",".join([f"v{k}", "a", *map(str, row[: len(classes)])]) for k, row in enumerate(rows)]
+        return read_predictions(written(tmp_path / "p.csv", "\n".join(lines) + "\n")).arrays("target")
+
+    rounded = (0.33, 0.66) if len(classes) == 2 else (0.33, 0.33, 0.33)
+    arrays_of(rounded)
+    with pytest.raises(
+        LabelError, match=r"1 of 2 rows has .* not sum to 1, the first to 1\.[34] \(v1\); divide .*softmax"
+    ):
+        arrays_of(rounded, (0.5, 0.8, 0.1))
 
 
 def test_a_score_without_a_label_may_be_missing():

@@ -64,6 +64,7 @@ def test_the_terminal_names_both_thresholds_and_the_one_in_use():
     lines = assessment_lines(assess(predictions("val", "test"), rule="youden", resamples=20))
     points = [line for line in lines if "threshold" in line]
     assert [line.partition(",")[0] for line in points] == ["val", "val", "test", "test"]
+    assert [line.partition(" (")[0] for line in lines if line.startswith("positive")] == ["positive class: sick"]
     assert "(Youden's J on val, used above): sensitivity " in points[2] and "(best F1 on val): " in points[3]
 
 

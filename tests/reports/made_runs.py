@@ -31,6 +31,9 @@ degrees = 25
 [train]
 out = "runs/x"
 monitor = "val_loss"
+
+[evaluate]
+clips = 3
 """
 
 

@@ -55,6 +55,9 @@ def test_an_assessment_is_shown_whole(tmp_path, task, kinds):
             assert each["reason"] is None or f"of {part}: {each['reason']}." in page.text
     assert "each patient counts once" in page.text and "50 bootstrap samples" in page.text
     assert "A <&>" in page.text
+    per_epoch = "one clip per video, the threshold 0.5" if task == "binary" else "one clip per video"
+    assert f"Per epoch: {per_epoch}; in the tables: the mean score of 3 clips" in page.text
+    assert ("Positive class: " in page.text) == (task == "binary")
     if task == "binary":
         threshold = assessment["test"]["ef"]["threshold"]
         assert f"The threshold is {threshold:.3g}, the one with the best F1 on the validation part" in page.text

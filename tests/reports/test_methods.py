@@ -39,6 +39,7 @@ def test_items_of_the_run_are_filled_in(tmp_path):
     assert "Rotate (degrees 25)" in texts["Handling of predictors"]
     assert "124,321 parameters" in texts["Model and training"]
     assert "epoch 17 of 20" in texts["Choice of the final model"]
+    assert "one score per patient, the mean over 3 clips of each video." in texts["Measures of performance"]
     assert "50 bootstrap samples of patients" in texts["Measures of performance"]
     assert "sex, centre" in texts["Fairness"]
     assert re.search(r"AUROC 0\.\d{3} \(0\.\d{3} to [01]\.\d{3}\)", texts["Performance"])

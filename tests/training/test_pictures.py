@@ -126,7 +126,7 @@ def test_the_worst_of_classes():
     columns = target_columns("kind", task="multiclass", classes=["x", "y", "z"])
     result = by_error(predictions_of(table, [columns]))
     assert [each.id for each in result] == ["b", "a", "c"]
-    assert result[0].caption == "true y · its probability 10\xa0% · predicted x"
+    assert result[0].caption == "true y · probability of y 10\xa0% · predicted x"
     binary = pa.table({"id": list("ab"), "split": ["test"] * 2, "target": ["no", "yes"], "score": [0.9, 0.8]})
     result = by_error(predictions_of(binary, [target_columns("sick", task="binary", classes=["no", "yes"])]))
     assert [(each.id, each.error) for each in result] == [("a", 0.9), ("b", 0.2)]

@@ -1,6 +1,6 @@
 """Commands that use the weights or predictions of a run: `evaluate`, `compare` and `predict`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,17 +18,19 @@ from cinefeed.core.errors import SettingError
 from cinefeed.core.files import write_errors
 from cinefeed.core.locks import write_lock
 from cinefeed.core.progress import shown_progress
-from cinefeed.core.text import format_count
+from cinefeed.core.text import format_count, format_number
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.write_table import table_suffix, write_table
+from cinefeed.feed.labels import TargetSpec
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.display import assessment_lines, baseline_lines, reason_lines
-from cinefeed.metrics.predictions import Predictions, read_predictions
+from cinefeed.metrics.names import positive_class_note
+from cinefeed.metrics.predictions import Predictions, read_predictions, target_columns
 from cinefeed.metrics.thresholds import check_rule
 from cinefeed.metrics.units import cluster_of
 from cinefeed.training.doubts import doubt_lines
-from cinefeed.training.run import check_run, read_baselines, read_thresholds, settings_of_run, write_json
+from cinefeed.training.run import check_run, read_baselines, read_run, read_thresholds, settings_of_run, write_json
 
 RunOrTable = Annotated[Path, typer.Argument(help="Run folder, or table of predictions (Parquet, CSV) of any program.")]
 Unit = Annotated[
@@ -137,7 +139,7 @@ def evaluate(
         text="\n".join(
             [
                 *assessment_lines(result.assessment, baselines=baselines),
-                *baseline_lines(baselines),
+                *baseline_lines(baselines, duration=False),
                 *(doubt_lines(run) if manifest is None else []),
             ]
         ),
@@ -189,7 +191,7 @@ def compare(
                 write_json(out, comparison)
         else:
             write_table(out, [comparison_table(comparison)])
-    emit({"a": str(a), "b": str(b), **comparison}, as_json=as_json, text=_as_table(comparison))
+    emit({"a": str(a), "b": str(b), **comparison}, as_json=as_json, text=f"a: {a}, b: {b}\n{_as_table(comparison)}")
 
 
 def predict(
@@ -227,6 +229,7 @@ def predict(
         emit_part(done, as_json=as_json)
         list_failures(done.job.whole["failures"] if division.part.number == 0 else [])
         return
+    from cinefeed.models.parts import targets_of
     from cinefeed.training.known_videos import known_videos_note
     from cinefeed.training.predict import predict as score_videos
 
@@ -242,13 +245,34 @@ def predict(
             "run_parts": result.run_parts,
         },
         as_json=as_json,
-        text="\n".join([*_class_lines(result.predictions), f"{len(result.predictions)} predictions -> {out}"]),
+        text="\n".join(
+            [
+                *_score_lines(targets_of(read_run(run)[1]), read_thresholds(run)),
+                *_class_lines(result.predictions),
+                f"{len(result.predictions)} predictions -> {out}",
+            ]
+        ),
     )
     if warning := known_videos_note(result.run_parts, total=_count_videos(result.predictions)):
         note(f"warning: {warning}")
     if result.repeated:
         note(f"{result.repeated} paths name a file again; each file is predicted once")
     list_failures(result.failures)
+
+
+def _score_lines(targets: Sequence[TargetSpec], thresholds: Mapping[str, float]) -> list[str]:
+    """Return of which of two classes a score is the probability, and the threshold of `predicted`, a line per target.
+
+    >>> _score_lines([TargetSpec(name="state", task="binary", classes=("ill", "well"))], {"state": 0.403})
+    ["score is the probability of 'well', which is predicted from 0.403 on"]
+    """
+    lines = []
+    for each in targets:
+        if each.task == "binary":
+            [score] = target_columns(each.name, task="binary", several=len(targets) > 1).scores
+            threshold = format_number(thresholds.get(each.name, 0.5))
+            lines.append(f"{score} is the probability of {each.classes[1]!r}, which is predicted from {threshold} on")
+    return lines
 
 
 def _class_lines(predictions: pa.Table) -> list[str]:
@@ -310,6 +334,8 @@ def _as_table(comparison: dict[str, Any]) -> str:
             lines.append(f"  {metric:20} {cells[0]:>10} {cells[1]:>10} {cells[2]:>10}   {interval}")
         differences = {metric: {**each, "value": each["difference"]} for metric, each in target["metrics"].items()}
         lines += [f"  {line}" for line in reason_lines(differences)]
+        if note := positive_class_note(target["classes"], of=name if len(comparison["targets"]) > 1 else ""):
+            lines.append(f"  {note}")
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from cinefeed.core.text import format_count, format_number
 from cinefeed.metrics.baselines import CONSTANT, baseline_phrase, baseline_sentences, guess_of
 from cinefeed.metrics.headline import compared_target, headline_sentences, ordered_parts
-from cinefeed.metrics.names import estimate_text, metric_name
+from cinefeed.metrics.names import estimate_text, metric_name, positive_class_note
 from cinefeed.metrics.thresholds import RULE_NAMES
 
 Plain = Mapping[str, Any]
@@ -65,14 +65,16 @@ def assessment_lines(assessment: Plain, *, baselines: Plain | None = None) -> li
         results = {part: targets[name] for part, targets in parts.items() if name in targets}
         lines += [name] if len(names) > 1 else []
         lines += _target_lines(results, assessment)
+        if note := positive_class_note(next(iter(results.values()))["classes"], of=name if len(names) > 1 else ""):
+            lines.append(note)
         for part in ordered_parts(results)[1:]:  # the headline is about the first
             sentence = guess_sentence(results[part], compared_target(baselines, name, part=part))
             lines += [f"{part}: {sentence}"] if sentence else []
     return lines
 
 
-def baseline_lines(content: Plain) -> list[str]:
-    """Return the content of baselines.json as a line for each baseline, and the seconds that they took."""
+def baseline_lines(content: Plain, *, duration: bool = True) -> list[str]:
+    """Return the content of baselines.json as a line for each baseline, and with `duration` how long they took."""
     if not content:
         return []
     if content["note"]:
@@ -88,6 +90,8 @@ def baseline_lines(content: Plain) -> list[str]:
         ]
         lines.append(f"{part}, {metric_name(metric)}: {', '.join(values)}")
         lines += [f"{part}: {sentence}" for sentence in baseline_sentences(target)]
+    if not duration:  # an earlier command computed them
+        return lines
     return [*lines, f"baselines took {content['seconds']:.0f} s for {format_count(content['rows'], 'video')}"]
 
 

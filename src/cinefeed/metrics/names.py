@@ -1,6 +1,7 @@
 """Names of metrics within a sentence, and values with their interval as text."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cinefeed.core.text import format_number
@@ -40,3 +41,21 @@ def estimate_text(estimate: Mapping[str, Any] | None) -> str:
     low, high = estimate.get("low"), estimate.get("high")
     interval = "" if low is None or high is None else f" ({format_number(low)} to {format_number(high)})"
     return format_number(estimate.get("value")) + interval
+
+
+def positive_class_note(classes: Sequence[str], *, of: str = "") -> str:
+    """Return which of two classes the sensitivity is about, and how to swap them; "" for any other number of classes.
+
+    `of` is the target, where there are several.
+
+    >>> positive_class_note(["ill", "well"])
+    'positive class: well (sensitivity is the share of well that is recognised, specificity that of ill); to swap them, train, or evaluate a table, with --classes well,ill'
+    """  # noqa: E501
+    if len(classes) != 2:
+        return ""
+    negative, positive = classes
+    swap = shlex.quote(f"{of}={positive},{negative}" if of else f"{positive},{negative}")
+    return (
+        f"positive class{f' of {of}' if of else ''}: {positive} (sensitivity is the share of {positive} that is "
+        f"recognised, specificity that of {negative}); to swap them, train, or evaluate a table, with --classes {swap}"
+    )

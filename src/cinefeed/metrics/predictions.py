@@ -31,6 +31,7 @@ from cinefeed.metrics.basic import DIVERGENCE_ADVICE
 
 Task = Literal["regression", "binary", "multiclass"]
 _NOTES = b"cinefeed"
+_SUM_TOLERANCE = 0.02  # of the scores of all classes: they may be rounded to two decimals, or computed in bfloat16
 _ORDER = ("train", "val", "test", "external", "predict")
 
 
@@ -104,7 +105,7 @@ class Predictions:
 
         Targets are float64, or class numbers as int64. Scores are (rows,), or (rows, classes) for more than two
         classes. Raises LabelError for a label that is not one of the classes, and for a score that is missing, not
-        finite or not a probability.
+        finite or not a probability; the probabilities of all classes sum to 1.
         """
         columns = self.target(target) if isinstance(target, str) else target
         rows = pa.array(np.flatnonzero(self.labelled(columns)))
@@ -112,6 +113,8 @@ class Predictions:
             return np.zeros(0, np.int64 if columns.classes else np.float64), np.zeros((0, *_width(columns)))
         table = self.table.take(rows)
         scores = np.stack([_scores(table, name, bool(columns.classes)) for name in columns.scores], axis=1)
+        if columns.task == "multiclass":
+            _refuse_sums(table, scores)
         labels = table[columns.target]
         if columns.classes:
             numbers = pc.index_in(class_names(labels), value_set=pa.array(columns.classes, pa.string()))
@@ -188,7 +191,11 @@ def read_predictions(
     target_names = [name.removeprefix("target_") for name in names if name.startswith("target_")]
     several = "target" not in names and bool(target_names)
     if not several and "target" not in names:
-        raise ColumnError(f"{path} has no column 'target'; {did_you_mean('target', names)}")
+        raise ColumnError(
+            f"{path} has no column 'target'; a table needs the labels in 'target', and in 'score' the number or the "
+            "probability of the second of two classes, or in 'score_<class>' that of each class; with several targets "
+            f"these are target_<name>, score_<name> and score_<name>_<class>; {did_you_mean('target', names)}"
+        )
     if not several:
         target_names = ["target"]
     tasks: dict[str, Any] = dict(task) if isinstance(task, Mapping) else dict.fromkeys(target_names, task)
@@ -269,6 +276,7 @@ def _infer_target(
         if column not in score_columns or column not in columns:
             raise ColumnError(f"there is no column {column!r} for {target!r}; {did_you_mean(column, own)}")
     if len(order) == 2:
+        _refuse_sums(table, np.stack([_numbers(table[column], column) for column in score_columns], axis=1))
         return TargetColumns(name=name, task="binary", classes=order, target=target, scores=score_columns[1:])
     return TargetColumns(name=name, task="multiclass", classes=order, target=target, scores=score_columns)
 
@@ -294,9 +302,19 @@ def _scores(table: pa.Table, name: str, is_probability: bool) -> NDArray[np.floa
             table,
             (values < 0) | (values > 1),
             f"a score in {name!r} that is not a probability",
-            "classes need scores from 0 to 1; for numbers use task='regression'",
+            "classes need scores from 0 to 1: apply softmax to logits, or sigmoid for two classes; for numbers use "
+            "task='regression'",
         )
     return values
+
+
+def _refuse_sums(table: pa.Table, scores: NDArray[np.float64]) -> None:
+    """Raise LabelError if the scores of all classes, (rows, classes), do not sum to 1 in a row."""
+    sums = scores.sum(axis=1)
+    faulty = np.abs(sums - 1) > _SUM_TOLERANCE
+    if faulty.any():
+        first = f"class scores that do not sum to 1, the first to {sums[np.flatnonzero(faulty)[0]]:.3g}"
+        _refuse(table, faulty, first, "divide the scores of each row by their sum; for logits use softmax")
 
 
 def _refuse(table: pa.Table, faulty: NDArray[np.bool_], what: str, advice: str) -> None:

@@ -104,6 +104,7 @@ def _values(page: PageData) -> dict[str, Any]:
         "transforms": settings.get("transforms", []),
         "page": page,
         "part": part,
+        "clips_per_video": settings.get("evaluate", {}).get("clips", 1),
         "baselines": page.baselines,
         "versus": {name: baseline_sentences(each) for name, each in (page.baselines or {}).get("targets", {}).items()},
         "targets": targets,

@@ -1,6 +1,7 @@
 """Self-contained HTML pages of a feed before training, of a run, or of a table of predictions."""
 
 import base64
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ def render(page: PageData) -> str:
         else [*headline_sentences(page.assessment, baselines=page.baselines).values()],
         headline=[] if page.assessment is None else results.headline(page.assessment, page.baselines),
         figures=figures,
+        epoch_note=_epoch_note(page),
         has_pictures=bool(worst or saliency or figures["clips"]),
         results=None
         if page.assessment is None
@@ -133,6 +135,27 @@ def render(page: PageData) -> str:
         balance_table=balance_table(page.balance) if page.balance is not None else [],
         verdict=_verdict(page),
     )
+
+
+def _epoch_note(page: PageData) -> str:
+    """Return how metrics of an epoch differ from those of the tables, "" if they do not."""
+    evaluate = tomllib.loads(page.settings).get("evaluate", {}) if page.settings else {}
+    per_epoch, in_tables = [], []
+    if evaluate.get("clips", 1) > 1:
+        per_epoch.append("one clip per video")
+        in_tables.append(f"the mean score of {evaluate['clips']} clips")
+    results = [
+        result for targets in (page.assessment or {"parts": {}})["parts"].values() for result in targets.values()
+    ]
+    if any(result.get("threshold_from") in ("val", "frozen") for result in results):
+        per_epoch.append("the threshold 0.5")
+        in_tables.append("the threshold of the run")
+    if unit := evaluate.get("unit"):
+        per_epoch.append("each video by itself")
+        in_tables.append(f"the mean score of the videos of a {unit}")
+    if not per_epoch:
+        return ""
+    return f"They differ from the tables. Per epoch: {', '.join(per_epoch)}; in the tables: {', '.join(in_tables)}."
 
 
 def _figures(page: PageData) -> dict[str, Any]:

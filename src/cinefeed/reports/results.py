@@ -7,7 +7,7 @@ from cinefeed.core.text import format_count, format_number, format_percent, plur
 from cinefeed.metrics.baselines import CONSTANT, METRICS, baseline_phrase
 from cinefeed.metrics.display import guess_sentence, reason_lines
 from cinefeed.metrics.headline import baselines_not_beaten, compared_target, ordered_parts, size_text
-from cinefeed.metrics.names import metric_name
+from cinefeed.metrics.names import metric_name, positive_class_note
 from cinefeed.metrics.predictions import Predictions
 from cinefeed.metrics.thresholds import RULE_NAMES
 from cinefeed.reports.agreement import forest_figure
@@ -119,10 +119,13 @@ def _target(
     counts = {"clips": "clips", "videos": "videos"}
     counts |= {"units": plural(unit)} if unit else {}
     counts |= {"clusters": plural(cluster)} if cluster and cluster != unit else {}
+    several_targets = len(next(iter(assessment["parts"].values()))) > 1
+    note = positive_class_note(results[0]["classes"], of=name if several_targets else "")
     counts |= {"missing": "without a label"} if any(result.get("missing") for result in results) else {}
     return {
         "name": name,
         "task": results[0]["task"],
+        "positive_class": f"{note[:1].upper()}{note[1:]}." if note else "",
         "many": len(results[0]["classes"]) > _MANY,
         "parts": list(by_part),
         "counts": [(label, [f"{result.get(key, 0):,}" for result in results]) for key, label in counts.items()],

@@ -47,7 +47,7 @@ def _error_and_caption(value: Any, score: NDArray[np.float64], *, classes: Seque
     r"""Return the error of a score, and a caption with label and prediction.
 
     >>> _error_and_caption(1, np.array([0.2]), classes=["well", "sick"])
-    (0.8, 'true sick · its probability 20\xa0%')
+    (0.8, 'true sick · probability of sick 20\xa0%')
     >>> _error_and_caption(61.0, np.array([36.5]), classes=[])
     (24.5, 'true 61 · predicted 36.5')
     """
@@ -55,7 +55,7 @@ def _error_and_caption(value: Any, score: NDArray[np.float64], *, classes: Seque
         return abs(float(value - score[0])), f"true {value:.4g} · predicted {score[0]:.4g}"
     shares = np.array([1 - score[0], score[0]]) if len(score) == 1 else score
     percent = format_percent(shares[value]).replace(" %", "\N{NO-BREAK SPACE}%")
-    caption = f"true {classes[value]} · its probability {percent}"
+    caption = f"true {classes[value]} · probability of {classes[value]} {percent}"
     predicted_class = int(shares.argmax())
     if len(classes) > 2 and predicted_class != value:
         caption += f" · predicted {classes[predicted_class]}"
