@@ -493,7 +493,7 @@ class Feed:
         valid positions and the possible numbers of ranks; with `exact=False` the feed goes back to the last valid
         position, and logs how many draws are repeated.
 
-        Raises FeedError if the state belongs to another manifest, seed or settings.
+        Raises FeedError if the state belongs to another manifest, seed or settings, or has a value that no state has.
         """
         expect(
             state, Mapping, name="feed.restore(state)", remedy="give that of feed.state(), with json.load() from a file"
@@ -507,6 +507,7 @@ class Feed:
             world_size=ranks,
             plan_of=self._plan_fingerprint,
             rows_of=lambda epoch: len(self.plan(epoch=epoch).rows),
+            clips=self.settings.clips_per_video.count,
             exact=exact,
         )
         if repeated:
