@@ -439,6 +439,7 @@ class Feed:
 
         Raises SettingError if there are several clips per row, but all would be the same.
         """
+        expect(labelled, bool, name="feed.evaluation: labelled", remedy="labelled=False is for rows without labels")
         feed = Feed.__new__(Feed)
         settings = evaluation_settings(self.settings, spec=self.spec, labelled=labelled, clips=clips)
         feed._set_up(part, replace(settings, shard=shard or settings.shard), trained=self.spec)
@@ -498,6 +499,7 @@ class Feed:
         expect(
             state, Mapping, name="feed.restore(state)", remedy="give that of feed.state(), with json.load() from a file"
         )
+        expect(exact, bool, name="feed.restore: exact", remedy="exact=False goes back to the start of a global batch")
         draws, batches, ranks = self.global_batch_size, self._layout.batches, self.shard.world_size
         place, repeated = read_state(
             state,
