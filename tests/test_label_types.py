@@ -28,6 +28,7 @@ RULE = [
     ([2, 3, 2, 3], "numbers", None),
     ([*range(21)] * 2, "numbers", (0, 20)),
     ([*range(400)] * 2, "numbers", (0, 399)),  # such as those of Kinetics
+    ([*range(1001)] * 2, "numbers", (0, 1000)),
     ([*range(1002)] * 2, "numbers", None),
     ([2010, 2011, 2010, 2011], "numbers", None),
     ([2**60, 2**60 + 1], "numbers", None),  # a float64 holds neither exactly

@@ -27,6 +27,18 @@ def test_the_same_samples_as_the_feed(manifest):
     assert loader.feed.epoch == 1
 
 
+def test_the_rows_of_an_evaluation_are_in_the_order_of_its_part(manifest):
+    """Ids can so be joined to the scores of a loader, which yields none; see docs/feed.md."""
+    part = manifest.take([7, 2, 9, 0, 5])
+    ids, ages = part.column("id").to_pylist(), part.column("age").to_pylist()
+    feeds = [make(manifest, batch_size=2, shard=cf.Shard(rank=rank, world_size=2)) for rank in (0, 1)]
+    for feed in (make(manifest, sampler=cf.UniformLabels(bins=3), batch_size=2), *feeds):
+        loader = FeedLoader(feed.evaluation(part, clips=1, shard=cf.Shard(rank=0, world_size=1)))
+        assert np.concatenate([targets for _, targets, _ in loader]).tolist() == ages
+    of_ranks = [[batch.ids.tolist() for batch in feed.evaluation(part)] for feed in feeds]
+    assert of_ranks == [[ids[:2], ids[4:]], [ids[2:4], [""]]]  # padding has no id
+
+
 def test_a_data_loader_of_torch_is_refused(manifest):
     """With batch_size=None it would return the same clips in every epoch, since it never moves the epoch."""
     feed = make(manifest, workers=0)
@@ -95,6 +107,22 @@ def test_a_layout_is_a_view(manifest, layout, shape):
 def test_an_unknown_layout(manifest):
     with pytest.raises(SettingError, match="did you mean 'BTCHW'"):
         FeedLoader(make(manifest), layout="BTCWH")
+    with pytest.raises(SettingError, match="layout=None is not a choice"):
+        FeedLoader(make(manifest), layout=None)
+
+
+def test_memory_is_pinned_only_with_a_gpu(manifest, monkeypatch):
+    with pytest.raises(ArgumentError, match=r"pin_memory must be a bool, found 'yes'; leave it out"):
+        FeedLoader(make(manifest), pin_memory="yes")
+
+    def refuse(tensor):
+        raise RuntimeError("Cannot access accelerator device when none is available.")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", refuse)
+    with pytest.raises(
+        SettingError, match=r"pin_memory=True\) cannot be used: Cannot access .*; leave out pin_memory="
+    ):
+        FeedLoader(make(manifest), pin_memory=True)
 
 
 @pytest.mark.parametrize("batches_read", range(1, 6))

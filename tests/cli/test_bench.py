@@ -149,9 +149,10 @@ def test_other_programs_are_reported():
         stats = Stats(elapsed_seconds=10.0, available_cpu_seconds=20.0, other_cpu_seconds=other)
         return Measured(workers=1, backend="thread", stats=stats)
 
-    assert others_note([run(1.0), run(2.0)]) == ""
-    assert others_note([replace(run(9.0), stats=Stats(elapsed_seconds=10.0))]) == ""  # not measured on this system
-    assert others_note([run(1.0), run(14.0)]).startswith("other programs used 0.1 to 1.4 of 2 cores meanwhile")
+    assert others_note([run(1.0), run(2.0)], cores=2) == ""
+    assert others_note([replace(run(9.0), stats=Stats(elapsed_seconds=10.0))], cores=2) == ""  # not measured here
+    assert others_note([run(1.0), run(14.0)], cores=2).startswith("other programs used 0.1 to 1.4 of 2 cores meanwhile")
+    assert " of 3 cores " in others_note([run(14.0)], cores=3), "as at the top, not that of the CPU time"
 
 
 def test_the_verdict_names_the_setting_and_where_its_time_goes():

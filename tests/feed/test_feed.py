@@ -140,6 +140,38 @@ def test_a_state_of_another_feed_is_refused_and_says_what_differs(manifest):
         make(manifest).restore({**state, "epoch": 1})
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"draws": -16}, "state draws=-16 must be a whole number of at least 0; restore the state that"),
+        ({"draws": 10**9}, "state draws=1000000000 must be at most 12, the draws of epoch 0; restore"),
+        ({"draws": 16}, "draws=16 must be at most 12"),
+        ({"draws": "8"}, "draws='8' must be a whole number"),
+        ({"draws": 8.0}, r"draws=8\.0 must be a whole number"),
+        ({"draws": True}, "draws=True must be a whole number"),
+        ({"epoch": -1}, "epoch=-1 must be a whole number"),
+        ({"epoch": None}, "epoch=None must be a whole number"),
+        ({"seed": "7"}, "seed='7' must be a whole number"),
+        ({"plan": None}, "plan=None must be a text"),
+        ({"settings": ["clip"]}, r"settings=\['clip'\] must be texts by name"),
+        ({"settings": {"clip": 1}}, "settings={'clip': 1} must be texts by name"),
+        ({"settings": {"between batches of the same videos": "0 ranks"}}, "'0 ranks' must be a number of ranks"),
+        ({"quarantine": [3]}, r"quarantine=\[3\] must be a list of pairs"),
+        ({"quarantine": None}, "quarantine=None must be a list of pairs"),
+    ],
+)
+def test_a_state_with_a_changed_value_is_refused(manifest, values, message):
+    feed = make(manifest)
+    with pytest.raises(FeedError, match=message):
+        feed.restore({**feed.state(), **values})
+    assert feed.state() == make(manifest).state()
+
+
+def test_a_state_at_the_end_of_an_epoch_is_the_start_of_the_next(manifest):
+    feed = make(manifest)
+    assert feed.restore({**feed.state(), "draws": 12}).epoch == 1
+
+
 def test_short_videos_are_padded_and_the_mask_says_so(manifest):
     feed = make(manifest, clip=cf.Clip(frames=16, short="pad"), transforms=[])
     batch = feed[0]

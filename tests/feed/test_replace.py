@@ -87,8 +87,18 @@ def test_rows_in_quarantine_go_on_to_count_after_a_resume(damaged):
 
 
 def test_too_many_bad_rows_stop_the_feed(damaged):
-    with pytest.raises(FeedError, match=r"2 of 11 rows cannot be read, more than max_bad=0\.01 allows \(1\): row"):
+    with pytest.raises(FeedError, match=r"1 of 11 rows cannot be read, more than max_bad=0\.01 of all rows: row"):
         list(make(damaged, max_bad=0.01))
+
+
+@pytest.mark.parametrize(("max_bad", "allowed"), [(2 / 11, 2), (0.18, 1), (1 / 11, 1), (0.09, 0), (0, 0)])
+def test_the_share_of_bad_rows_is_not_rounded(damaged, max_bad, allowed):
+    feed = make(damaged, max_bad=max_bad, workers=0)
+    if allowed == 2:
+        list(feed)
+    else:
+        with pytest.raises(FeedError, match=f"{allowed + 1} of 11 rows cannot be read"):
+            list(feed)
 
 
 def test_a_class_of_which_nothing_can_be_read(manifest):

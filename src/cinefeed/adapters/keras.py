@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cinefeed.adapters.ahead import ADAPTER_HINTS, adapter_repr, require_feed
-from cinefeed.core.arguments import check_arguments
+from cinefeed.core.arguments import check_arguments, expect
 from cinefeed.core.errors import keras_missing
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
@@ -42,6 +42,7 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
 
     def __init__(self, feed: Feed, *, named: bool = False) -> None:
         require_feed(feed, name="FeedDataset")
+        expect(named, bool, name="FeedDataset: named", remedy="named=True gives inputs by name")
         super().__init__(workers=1, use_multiprocessing=False)
         self.feed = feed
         self.named = named

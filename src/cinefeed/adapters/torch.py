@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from cinefeed.adapters.ahead import ADAPTER_HINTS, Ahead, adapter_repr, require_feed
 from cinefeed.adapters.tensors import as_tensor
-from cinefeed.core.arguments import check_arguments, in_words
+from cinefeed.core.arguments import check_arguments, expect, in_words
 from cinefeed.core.errors import MissingExtraError, SettingError, did_you_mean
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
@@ -41,6 +41,9 @@ class FeedLoader:
     `state_dict` and `load_state_dict` save and restore the feed's position, so that a loader in Lightning resumes
     within an epoch.
 
+    No ids are yielded. With one rank and one clip per row, `FeedLoader(feed.evaluation(part, clips=1))` yields the rows
+    in the order of `part.column("id")`; the batches of the feed itself have `ids`.
+
     for inputs, targets, weights in FeedLoader(feed):
         loss = (weights * criterion(model(inputs["clips"]), targets)).mean()
     """
@@ -57,7 +60,11 @@ class FeedLoader:
     ) -> None:
         require_feed(feed, name="FeedLoader")
         if layout not in get_args(BatchAxes):
-            raise SettingError(f"layout={layout!r} is not a choice; {did_you_mean(layout, get_args(BatchAxes))}")
+            raise SettingError(f"layout={layout!r} is not a choice; {did_you_mean(str(layout), get_args(BatchAxes))}")
+        if pin_memory is not None:
+            expect(pin_memory, bool, name="FeedLoader: pin_memory", remedy="leave it out to pin only with a GPU")
+        if pin_memory:
+            _check_pinning()
         self.feed = feed
         self.device = None if device is None else _device(device)
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
@@ -123,6 +130,17 @@ class FeedLoader:
         with torch.cuda.stream(self._stream):
             item = _to_device(item, self.device, non_blocking=True)
         return item, self._stream.record_event()
+
+
+def _check_pinning() -> None:
+    """Raise SettingError if torch cannot pin memory here, because it finds no GPU."""
+    try:
+        torch.empty(1).pin_memory()
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise SettingError(
+            f"FeedLoader(pin_memory=True) cannot be used: {reason}; leave out pin_memory= to pin only with a GPU"
+        ) from error
 
 
 def _device(device: str | torch.device) -> torch.device:

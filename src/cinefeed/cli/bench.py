@@ -62,6 +62,7 @@ def bench(
     with shown_progress(None, what="bench") as tick:
         runs = measure_grid(make, workers=workers, backends=backends, seconds=seconds, epochs=epochs, progress=tick)
     best = max(runs, key=lambda run: run.stats.clips_per_second)
+    note = others_note(runs, cores=usable_cores())
     frame = settings.frame
     clip = [settings.clip.frames, frame.height, frame.width, frame.channels]
     result: dict[str, object] = {
@@ -72,14 +73,14 @@ def bench(
         "runs": [run.as_dict() for run in runs],
         "best": {"workers": best.workers, "backend": best.backend},
         "verdict": verdict(best),
-        "other_programs": others_note(runs),
+        "other_programs": note,
     }
     advice = packing_advice(part, settings.feed_settings(), best.stats)
     if advice is not None:
         result["packing"] = asdict(advice)
     size = " x ".join(map(str, clip))
     head = f"{len(part)} samples, clips of {size} in batches of {settings.feed.batch_size}, {usable_cores()} cores"
-    lines = [head, format_runs(runs), verdict(best), others_note(runs), "" if advice is None else str(advice)]
+    lines = [head, format_runs(runs), verdict(best), note, "" if advice is None else str(advice)]
     emit(result, as_json=as_json, text="" if as_json else "\n".join(filter(None, lines)))
 
 
@@ -124,19 +125,18 @@ def verdict(best: Measured) -> str:
     )
 
 
-def others_note(runs: Sequence[Measured]) -> str:
+def others_note(runs: Sequence[Measured], *, cores: int) -> str:
     """Return how many cores other programs used in the runs; "" if too few to matter, or if it is not measured.
 
     >>> from cinefeed.feed.stats import Stats
     >>> stats = Stats(elapsed_seconds=10.0, available_cpu_seconds=20.0, other_cpu_seconds=14.0)
-    >>> others_note([Measured(workers=1, backend="thread", stats=stats)])
+    >>> others_note([Measured(workers=1, backend="thread", stats=stats)], cores=2)
     'other programs used 1.4 of 2 cores meanwhile, so speeds and gains are wrong: repeat on an idle machine'
     """
     shares = [run.stats for run in runs if run.stats.available_cpu_seconds]
     if not any(each.other_cpu_seconds > NOTICEABLE_LOAD * each.available_cpu_seconds for each in shares):
         return ""
     low, high = (f"{number(each.other_cores for each in shares):.1f}" for number in (min, max))
-    cores = round(max(each.available_cpu_seconds / each.elapsed_seconds for each in shares))
     return (
         f"other programs used {low if low == high else f'{low} to {high}'} of {format_count(cores, 'core')} meanwhile, "
         "so speeds and gains are wrong: repeat on an idle machine"

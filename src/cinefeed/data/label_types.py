@@ -3,7 +3,7 @@
 text, booleans, categories                                  classes
 numbers, all of them 0 or 1                                 the classes "0" and "1"
 other numbers                                               numbers (a regression)
-integers 0..k or 1..k, k <= 20, each at least twice         numbers, with a notice that they may be classes
+integers 0..k or 1..k, k <= 1000, each at least twice       numbers, with a notice that they may be classes
 dates, times and lists                                      neither: refused
 
 The rule is applied to the whole column, before any split or filter, and the result is stored in the manifest: a part

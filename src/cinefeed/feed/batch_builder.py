@@ -1,6 +1,5 @@
 """Build batches: lease memory, hand the clips to workers, replace rows that cannot be read, collect the arrays."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
@@ -189,12 +188,11 @@ class BatchBuilder:
     def _condemn(self, row: int, error: SourceError) -> None:
         """Record a row that cannot be read. Raises FeedError if there are too many."""
         self.bad[row] = str(error)
-        allowed = math.ceil(self.max_bad * len(self.ids))
-        if len(self.bad) > allowed:
+        if len(self.bad) / len(self.ids) > self.max_bad:
             first = "; ".join(list(self.bad.values())[:3])
             raise FeedError(
-                f"{len(self.bad)} of {len(self.ids)} rows cannot be read, more than max_bad={self.max_bad:g} allows "
-                f"({allowed}): {first}; run 'cinefeed check', or raise max_bad"
+                f"{len(self.bad)} of {len(self.ids)} rows cannot be read, more than max_bad={self.max_bad:g} of all "
+                f"rows: {first}; run 'cinefeed check', or raise max_bad"
             ) from error
 
     def _stand_ins(self, plan: Plan, epoch: int, position: int) -> Iterator[int]:

@@ -439,6 +439,7 @@ class Feed:
 
         Raises SettingError if there are several clips per row, but all would be the same.
         """
+        expect(labelled, bool, name="feed.evaluation: labelled", remedy="labelled=False is for rows without labels")
         feed = Feed.__new__(Feed)
         settings = evaluation_settings(self.settings, spec=self.spec, labelled=labelled, clips=clips)
         feed._set_up(part, replace(settings, shard=shard or settings.shard), trained=self.spec)
@@ -493,11 +494,12 @@ class Feed:
         valid positions and the possible numbers of ranks; with `exact=False` the feed goes back to the last valid
         position, and logs how many draws are repeated.
 
-        Raises FeedError if the state belongs to another manifest, seed or settings.
+        Raises FeedError if the state belongs to another manifest, seed or settings, or has a value that no state has.
         """
         expect(
             state, Mapping, name="feed.restore(state)", remedy="give that of feed.state(), with json.load() from a file"
         )
+        expect(exact, bool, name="feed.restore: exact", remedy="exact=False goes back to the start of a global batch")
         draws, batches, ranks = self.global_batch_size, self._layout.batches, self.shard.world_size
         place, repeated = read_state(
             state,
@@ -507,6 +509,7 @@ class Feed:
             world_size=ranks,
             plan_of=self._plan_fingerprint,
             rows_of=lambda epoch: len(self.plan(epoch=epoch).rows),
+            clips=self.settings.clips_per_video.count,
             exact=exact,
         )
         if repeated:

@@ -182,7 +182,8 @@ class FeedOptions:
                 their labels, weights and covariates with them. Classes become soft targets, see `FeedSpec.soft`
     workers:    see Workers; a number, or "auto", is its `count`
     shard:      see Shard; by default that of torch.distributed or JAX, if one of them is initialised
-    on_error:   "raise" an error for a row that cannot be read, or "replace" it by another row of its class or label bin
+    on_error:   "raise" an error for a row that cannot be read, or "replace" it by another row of its class or label
+                bin. Rows that a scan found unreadable are refused with both: leave them out with `manifest.readable()`
     max_bad:    share of all rows that may be replaced
     return_parameters: store in `Batch.parameters` how each row was made. Files that were not scanned are then opened
                 twice
@@ -209,6 +210,8 @@ class FeedOptions:
         _check_kind("shard", self.shard, Shard, "Shard(rank=0, world_size=2)", optional=True)
         _check_count("batch_size", self.batch_size, least=1)
         _check_count("seed", self.seed, least=0)
+        if self.seed >= 2**64:
+            raise SettingError(f"seed = {self.seed} must be at most 2**64-1")
         _check_choice("on_error", self.on_error, OnError)
         if not 0 <= self.max_bad <= 1:
             raise SettingError(f"max_bad = {self.max_bad!r} must be a share of the rows, from 0 to 1")
@@ -301,13 +304,13 @@ def _as_fields(kind: type, value: Any) -> str:
 
 def _make_tuple(settings: Any, name: str, content: str, *, instead: str = "") -> None:
     value = getattr(settings, name)
-    if value is None or isinstance(value, tuple):
+    if isinstance(value, tuple) or (value is None and name == "views"):
         return
     if isinstance(value, str) and name == "views":
         value = (value,)
     if isinstance(value, str) or not isinstance(value, Sequence):
         single = isinstance(value, str) or (name == "transforms" and hasattr(value, "apply"))
-        hint = f"; did you mean {name}=[{value!r}]?" if single else ""
+        hint = f"; did you mean {name}=[{value!r}]?" if single else f"; give {name}=[] for none" * (value is None)
         raise ArgumentError(f"{name}={in_words(value)} must be {instead}a list of {content}{hint}")
     object.__setattr__(settings, name, tuple(value))
 

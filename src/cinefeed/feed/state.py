@@ -1,12 +1,14 @@
 """The state of a feed as small JSON, and restoring it."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
+from cinefeed.core.arguments import in_words
 from cinefeed.core.errors import FeedError
 from cinefeed.core.text import format_count
 from cinefeed.data.sampling import Plan
@@ -49,20 +51,24 @@ def read_state(
     world_size: int,
     plan_of: Callable[[int], str],
     rows_of: Callable[[int], int],
+    clips: int,
     exact: bool = True,
 ) -> tuple[State, int]:
     """Read a state of `State.as_dict`, for a feed whose state is `here` and whose global batches have `draws` draws.
 
-    `plan_of` returns the fingerprint of the plan of an epoch of this feed, `rows_of` its number of rows.
+    `plan_of` returns the fingerprint of the plan of an epoch of this feed, `rows_of` its number of rows, each of which
+    gives `clips` draws.
 
     If clips are interleaved over `batches`, only the same number of ranks can continue between these batches.
     With `exact=False`, a place that is not a border of global batches is moved back to the last border. Returns the
     state, and the number of draws that are repeated. Raises FeedError if the state has another manifest, seed or
-    settings, with the names of those that differ; and for a place that is not a border, with the nearest ones.
+    settings, with the names of those that differ; for a value that no state has; and for a place that is not a border,
+    with the nearest ones.
     """
     names = {each.name for each in fields(State)}
     if set(stored_state) != names:
         raise FeedError(f"this is not a state of a feed: its keys are {sorted(stored_state)}, not {sorted(names)}")
+    _check_values(stored_state)
     state = State(**stored_state)  # type: ignore[arg-type]  # compared below
     settings = {name: value for name, value in here.settings.items() if name != BETWEEN}
     stored = {name: value for name, value in state.settings.items() if name != BETWEEN}
@@ -84,8 +90,12 @@ def read_state(
             "sampler, or a library that it uses, has another version; install the earlier version, or start the epoch "
             "again with set_epoch"
         )
-    last, following = _borders(state, draws=draws, batches=batches, world_size=world_size)
     size, ranks = draws // world_size, _ranks_between(state)
+    border = size * (ranks or world_size) * batches
+    whole = -(-rows_of(state.epoch) * clips // border) * border  # the last batches of an epoch are filled up
+    if state.draws > whole:
+        raise _invalid("draws", state.draws, f"at most {whole}, the draws of epoch {state.epoch}")
+    last, following = _borders(state, draws=draws, batches=batches, world_size=world_size)
     repeated = state.draws - last
     if repeated and ranks:  # an epoch may end with fewer videos than a global batch has places
         buffer, place = divmod(state.draws, size * ranks * batches)
@@ -102,6 +112,31 @@ def read_state(
             f"{format_count(repeated, 'draw')}"
         )
     return replace(state, draws=last), repeated
+
+
+def _check_values(state: Mapping[str, Any]) -> None:
+    """Raise FeedError for a value of another kind than those of a state."""
+    for name in ("epoch", "draws", "seed"):
+        if type(state[name]) is not int or state[name] < 0:
+            raise _invalid(name, state[name], "a whole number of at least 0")
+    for name in ("manifest", "plan"):
+        if not isinstance(state[name], str):
+            raise _invalid(name, state[name], "a text")
+    settings, bad = state["settings"], state["quarantine"]
+    if not isinstance(settings, Mapping) or not all(isinstance(each, str) for each in settings.values()):
+        raise _invalid("settings", settings, "texts by name")
+    if BETWEEN in settings and not re.fullmatch(r"[1-9]\d* ranks", settings[BETWEEN]):
+        raise _invalid(f"settings[{BETWEEN!r}]", settings[BETWEEN], "a number of ranks, such as '2 ranks'")
+    if not isinstance(bad, list | tuple) or not all(
+        isinstance(each, list | tuple) and len(each) == 2 and type(each[0]) is int and each[0] >= 0 for each in bad
+    ):
+        raise _invalid("quarantine", bad, "a list of pairs of a row and a reason")
+
+
+def _invalid(name: str, value: object, rule: str) -> FeedError:
+    return FeedError(
+        f"state {name}={in_words(value)} must be {rule}; restore the state that feed.state() returned, unchanged"
+    )
 
 
 def _ranks_between(state: State) -> int | None:

@@ -178,7 +178,7 @@ def read_record(path: Path) -> tuple[Any, dict[str, Any]]:
 
 def check_share(num_bad: int, num_rows: int, max_bad: float, first: str) -> None:
     """Raise PackError if a larger share of all rows failed than is allowed; `first` is the error of one of them."""
-    if num_bad > max_bad * num_rows:
+    if num_bad and num_bad / num_rows > max_bad:
         raise PackError(
             f"{num_bad} of {num_rows} rows cannot be packed, more than max_bad={max_bad:g} allows "
             f"({first}); run 'cinefeed check', leave such rows out, or raise max_bad"

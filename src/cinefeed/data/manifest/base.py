@@ -144,11 +144,11 @@ class ManifestTable:
 
     def path_of(self, row: int) -> Path:
         """Return the path of a row's file, including the root; of a remote file, its place in the cache."""
-        return self.rows.path_of(row)
+        return self.rows.path_of(_row(row))
 
     def relative_path(self, row: int) -> str:
         """Return the path of a row's file, relative to the root."""
-        return self.rows.relative_path(row)
+        return self.rows.relative_path(_row(row))
 
     @property
     def verified(self) -> Verify | None:
@@ -202,15 +202,15 @@ class ManifestTable:
 
     def open(self, row: int, *, channels: int | None = None) -> Source:
         """Open the video of a row; see `open_video`."""
-        return self.rows.open(row, channels=channels)
+        return self.rows.open(_row(row), channels=channels)
 
     def window(self, row: int) -> tuple[float | None, float | None]:
         """Return the start and end in seconds that limit the clips of a row; None if there is no limit."""
-        return self.rows.window(row)
+        return self.rows.window(_row(row))
 
     def metadata(self, row: int) -> VideoMetadata | None:
         """Return the metadata of a row's video, or None if it was not probed or no frame can be read."""
-        return self.rows.metadata(row)
+        return self.rows.metadata(_row(row))
 
     def with_task(self, name: str, task: str | None) -> Self:
         """Return the manifest with the label type of a task: numbers for "regression", classes for others.
@@ -312,3 +312,7 @@ class ManifestTable:
     def _with_table(self, table: Any, *, history: Iterable[tuple[str, int]]) -> Self:
         notes = self.notes | {"label_types": self.label_types}
         return type(self)(table, root=self.root, history=history, notes=notes, arrays=self._arrays)
+
+
+def _row(row: object) -> int:
+    return expect_integer(row, name="row", remedy="rows are counted from 0")

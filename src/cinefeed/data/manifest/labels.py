@@ -107,6 +107,13 @@ def columns_of_paths(paths: Any, *, pattern: str) -> tuple[Any, Any]:
     return pa.table(columns), fields.is_valid()
 
 
+def check_unmatched(unmatched: object) -> None:
+    """Raise SettingError if a value is not one of Unmatched."""
+    if unmatched not in get_args(Unmatched):
+        hint = did_you_mean(str(unmatched), get_args(Unmatched))
+        raise SettingError(f"unmatched={unmatched!r} is not a choice; {hint}")
+
+
 def join_labels(
     videos: Any,
     labels: Any,
@@ -126,8 +133,7 @@ def join_labels(
     `share_labels`. Several rows may match one video if they name parts or seconds of it.
     Raises TableError if rows or videos have no match, unless `unmatched="ignore"`, and ColumnError for a missing key.
     """
-    if unmatched not in get_args(Unmatched):
-        raise SettingError(f"unmatched={unmatched!r} is not a choice; {did_you_mean(unmatched, get_args(Unmatched))}")
+    check_unmatched(unmatched)
     keys = choose_keys(on, videos=videos, labels=labels, name=name)
     paths = videos.column("path").combine_chunks()
     check_parts(labels, name=name)

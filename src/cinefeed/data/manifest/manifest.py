@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.core.arguments import Hints, check_arguments, expect, in_words, require_local
+from cinefeed.core.arguments import Hints, check_arguments, expect, expect_integer, in_words, require_local
 from cinefeed.core.errors import ArgumentError, ColumnError, SplitError, TableError, did_you_mean
 from cinefeed.core.html import display
 from cinefeed.core.locks import with_write_lock, write_lock
@@ -38,7 +38,7 @@ from cinefeed.data.manifest.group_candidates import likely_group
 from cinefeed.data.manifest.grouping import GROUP, groups_of_ids
 from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.in_memory import arrays_table
-from cinefeed.data.manifest.labels import Unmatched, check_parts, join_labels, part_names, split_table
+from cinefeed.data.manifest.labels import Unmatched, check_parts, check_unmatched, join_labels, part_names, split_table
 from cinefeed.data.manifest.pivot import Missing, pivot_table
 from cinefeed.data.manifest.read_table import read_table
 from cinefeed.data.manifest.remote import opened_root, without_tags
@@ -145,6 +145,9 @@ class Manifest(ManifestTable):
         """
         expect(folder, (str, os.PathLike), name="Manifest.scan(folder)", remedy=_ONE_FOLDER)
         expect(reading, ReadOptions, name="reading", remedy="give reading=ReadOptions(...)")
+        if workers is not None:
+            workers = expect_integer(workers, name="Manifest.scan: workers", remedy="leave it out to use every core")
+        check_unmatched(unmatched)
         require_local(labels, out, error=TableError)
         root, out = parse_root(folder), None if out is None else Path(out)
         if out is not None:
@@ -351,6 +354,7 @@ class Manifest(ManifestTable):
         single class, and missing groups or labels; ColumnError for a missing column.
         """
         self._check_columns(group=group, stratify=stratify, keep=keep)
+        seed = expect_integer(seed, name="Manifest.split: seed")
         for name, value in (("val", val), ("test", test)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
                 raise SplitError(f"{name}={value!r} must be a fraction of at least 0 and less than 1")
@@ -387,6 +391,7 @@ class Manifest(ManifestTable):
         `split`.
         """
         self._check_columns(group=group, stratify=stratify)
+        seed = expect_integer(seed, name="Manifest.folds: seed")
         folds = assign_folds(
             groups=self.column(group or "id"),
             labels=None if stratify is None else self.column(stratify),
