@@ -80,7 +80,7 @@ SETTINGS_FILE = [
     ("[data]\ntarget = kind", ['x.toml is not TOML', 'line 2: text needs quotes, target = "kind"']),
     ("[data]\nmanifest = \"C:\\Users\\me\"", ["x.toml is not TOML", "line 2: write paths with / or in single quotes"]),
     ("[data.where]\nkind = 'a'", ["[data] where.kind = 'a' must be a list", "such as ['a']"]),
-    ("[data]\nmanifest = 'absent.parquet'", ["[data] manifest = absent.parquet does not exist", "'m.parquet'?"]),
+    ("[data]\nmanifest = 'absent.parquet'", ["absent.parquet does not exist; ", "relative to the current folder"]),
     ("[clip]\nstride = 0", ["[clip] stride = 0 must be a whole number of at least 1"]),
     ("[clip]\nrate = 10", ["[clip] rate is not a setting; did you mean 'rate_hz'?"]),
     ("[[transform]]\nname = 'Rotate'", ["transform is not a section; did you mean 'transforms'?"]),

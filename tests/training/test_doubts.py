@@ -73,6 +73,7 @@ def test_look_alikes_across_parts_stand_at_the_head(tmp_path, caplog):
     logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [each["text"] for each in logged if each["event"] == "doubt"] == words
     html = run_page(run).read_text()
+    assert f"A check of the data before the training found: {titles[0]}." in (run / "methods.md").read_text()
     head = html[: html.index("</header>")]
     assert "The scores on this page cannot be trusted." in head and titles[0] in head
     assert doubt_lines(run) == [f"the scores may not be trustworthy: {titles[0]}"]

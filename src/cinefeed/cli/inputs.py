@@ -47,7 +47,9 @@ def check_path(path: Path, *, name: str, label: str, is_read: bool = True) -> No
     if not is_read:
         return
     if not os.path.lexists(path):
-        raise SettingError(f"{requested_path} does not exist; {_nearest(path)}")
+        is_relative_setting = label.startswith("[") and not path.is_absolute()
+        start = "a path in the settings is relative to the current folder, and not to that of the settings"
+        raise SettingError(f"{requested_path} does not exist; {start if is_relative_setting else _nearest(path)}")
     if name == "folder" and not path.is_dir():
         raise SettingError(f"{requested_path} is not a folder; give the folder that contains the videos")
     if name == "manifest":

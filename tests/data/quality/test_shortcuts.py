@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality import check_manifest
+from cinefeed.data.quality.findings import CheckReport, Shortcut
 from cinefeed.data.quality.frame_summaries import PRINT, FrameSummaries, summarize_frames
 from cinefeed.data.quality.shortcuts import shortcut_findings
 
@@ -118,6 +121,16 @@ def pocus_shortcuts(pocus, labels, *, group="patient_group"):
     table = manifest.table.set_column(manifest.table.schema.names.index("label"), "label", pa.array(labels))
     shuffled = Manifest(table, root=manifest.root)
     return shortcut_findings(shuffled, summaries, target="label", group=group, nuisance=())
+
+
+def test_the_strongest_column_is_named_if_none_predicts_the_label():
+    best = Shortcut(
+        name="codec", about="ill", measure="balanced accuracy", score=0.65, chance=0.5, limit=0.66, p_value=0.03
+    )
+    rest = replace(best, name="rate_hz", score=0.5)
+    report = CheckReport(findings=(), rows=4, files=4, rows_read=4, target="kind", shortcuts=(best, rest))
+    assert "the strongest of 2 columns: codec, balanced accuracy 0.65, mark 0.66" in str(report)
+    assert "strongest" not in str(replace(report, shortcuts=(replace(best, score=0.7), rest)))
 
 
 def test_in_pocus_the_container_gives_the_label_away(pocus):
