@@ -292,6 +292,15 @@ def test_labels_and_folders_become_columns(folder, probe, tmp_path):
     assert manifest.labels == ["patient", "clip", "age"]
 
 
+def test_a_stray_file_beside_the_folders_of_a_pattern(folder, probe, caplog):
+    Manifest.scan(folder, path_columns="{patient}")
+    assert not caplog.records
+    (folder / "stray.mp4").write_text("9")
+    manifest = Manifest.scan(folder, path_columns="{patient}")
+    assert "stray" in manifest.column("patient").to_pylist()
+    assert "a folder for 6 of 7 videos, and the file name for the others (first: stray.mp4)" in caplog.text
+
+
 def test_paths_that_do_not_follow_the_pattern(folder, probe):
     (folder / "stray.mp4").write_text("9")
     with pytest.raises(TableError, match=r"1 of 7 videos do not match it \(first: stray.mp4\)"):

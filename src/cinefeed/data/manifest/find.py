@@ -1,6 +1,7 @@
 """Discovery of the samples in a folder, before any is decoded; their labels and hashed columns."""
 
 import hashlib
+import logging
 import os
 import secrets
 from collections import Counter, defaultdict
@@ -42,6 +43,7 @@ from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from cinefeed.video.registry import OPENED_KINDS, Samples, find_samples
 from cinefeed.video.source import DiscoveredSample
 
+_log = logging.getLogger(__name__)
 _EXAMPLES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".dcm", ".nii.gz", ".h5", ".npy", ".tif", ".png")
 
 History = list[tuple[str, int]]
@@ -251,6 +253,21 @@ def _as_table(samples: Sequence[DiscoveredSample], state_of: Callable[[Sequence[
     return pa.table(columns)
 
 
+def _warn_of_file_names(paths: Any, *, pattern: str, private: bool) -> None:
+    """Log a warning if the last step of `path_columns` is a folder for some videos and the file name of others."""
+    is_file = pc.less_equal(pc.count_substring(paths, "/"), pattern.strip("/").count("/"))
+    files = paths.filter(is_file)
+    if 0 < len(files) < len(paths):
+        _log.warning(
+            "path_columns=%r: its last part is the name of a folder for %d of %d videos, and the file name for the "
+            "others (first: %s); if they are stray files, move them out of the scanned folder",
+            pattern,
+            len(paths) - len(files),
+            len(paths),
+            first_names(files, private=private),
+        )
+
+
 def describe_videos(
     videos: Any,
     *,
@@ -281,6 +298,7 @@ def describe_videos(
         videos = videos.filter(is_match)
         if len(other_paths):
             history.append((f"path matches {path_columns}", videos.num_rows))
+        _warn_of_file_names(videos.column("path"), pattern=path_columns, private=private)
     if labels is not None:
         name = str(labels) if isinstance(labels, str | Path) else "the label table"
         videos, joined_on = join_labels(
