@@ -31,7 +31,7 @@ from cinefeed.metrics.basic import DIVERGENCE_ADVICE
 
 Task = Literal["regression", "binary", "multiclass"]
 _NOTES = b"cinefeed"
-_SUM_TOLERANCE = 0.02  # of the scores of all classes: they may be rounded to two decimals, or computed in bfloat16
+_ROUNDING = 0.005  # of a score: it may be rounded to two decimals, or computed in bfloat16
 _ORDER = ("train", "val", "test", "external", "predict")
 
 
@@ -311,7 +311,7 @@ def _scores(table: pa.Table, name: str, is_probability: bool) -> NDArray[np.floa
 def _refuse_sums(table: pa.Table, scores: NDArray[np.float64]) -> None:
     """Raise LabelError if the scores of all classes, (rows, classes), do not sum to 1 in a row."""
     sums = scores.sum(axis=1)
-    faulty = np.abs(sums - 1) > _SUM_TOLERANCE
+    faulty = np.abs(sums - 1) > _ROUNDING * (scores.shape[1] + 1)
     if faulty.any():
         first = f"class scores that do not sum to 1, the first to {sums[np.flatnonzero(faulty)[0]]:.3g}"
         _refuse(table, faulty, first, "divide the scores of each row by their sum; for logits use softmax")
