@@ -22,6 +22,7 @@ from cinefeed.data.manifest.encoded import encoded_from, feature_frame, made_by_
 from cinefeed.data.manifest.group_candidates import group_candidates
 from cinefeed.data.manifest.manifest import Manifest, Parts
 from cinefeed.data.split_summary import unseen_classes
+from cinefeed.metrics.bootstrap import MIN_CLUSTERS
 
 Group = str | Literal[False] | None
 
@@ -235,7 +236,7 @@ def _new_split(
     labelled: Manifest, *, group: Group, target: str, classes: Sequence[str]
 ) -> tuple[list[Setting], Parts, int]:
     units = pc.count_distinct(labelled.column(group or "id")).as_py()
-    share = 0.15 if units >= 40 else 0.2 if units >= 10 else 0.25
+    share = 0.2 if 10 <= units < 40 else next((each for each in (0.15, 0.2) if each * units >= MIN_CLUSTERS), 0.25)
     folds = min(_MAX_FOLDS, units) if 3 <= units < _FEW_GROUPS and not made_by_a_run(labelled) else 0
     split_error: CinefeedError | None = None
     for stratify in (target, None):
@@ -248,13 +249,14 @@ def _new_split(
         assert split_error is not None
         raise split_error
     unit_name = "groups" if group else "rows"
+    why_test = f"evaluated once, at the end; an interval needs {MIN_CLUSTERS} {unit_name}"
     counts = ", ".join(f"{name} {len(getattr(parts, name))}" for name in ("train", "val", "test"))
     why = f"{units} groups; none is in two parts" if group else "set by --no-group: all rows are independent"
     of_what = f"of {units} {unit_name}; rows{' of the first fold' if folds else ''}: {counts}"
     lines = [
         Setting(name="group", value=group, why=why),
         Setting(name="val", value=share, why=of_what),
-        *([] if folds else [Setting(name="test", value=share, why="evaluated once, at the end")]),
+        *([] if folds else [Setting(name="test", value=share, why=why_test)]),
     ]
     if stratify is not None:
         kind = "classes" if classes else "range"
