@@ -62,7 +62,7 @@ def head(results: list[Result], *, quick: bool, note: str) -> str:
     load = max((result.load for result in results), default=0.0)
     packages = ", ".join(f"{name} {number}" for name, number in versions().items())
     warning = "\n**A quick run: one run of little work each, whose figures are noise.**\n" if quick else ""
-    busy = f" Other programs were running: the load was up to {load:.0f} when a part began." if load > 3 else ""
+    busy = f" When a part began, the load was up to {load:.0f}, that of earlier parts included." if load > 3 else ""
     return f"""
 `make bench` measures and writes this page: it installs the peers at the versions of `benchmarks/peers.txt` into
 `.venv-bench` and runs the contestants of each row one after the other, in turns, in one session. `QUICK=1 make bench`
