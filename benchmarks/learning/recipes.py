@@ -4,17 +4,18 @@ Run: python -m benchmarks.learning.recipes prepare NAME MANIFEST --out FOLDER   
      python -m benchmarks.learning.recipes train --out FOLDER [--only lips,pocus] [--seeds 0,1,2,3,4]
      python -m benchmarks.learning.recipes [RECORDS.jsonl]
 
-`prepare` decodes the videos of a scanned manifest once, to small grey frames in NAME.npz. `train` trains every choice
-for a seed before the next seed, appends a line to FOLDER/recipes.jsonl, and does not repeat finished ones. The last
-line prints the tables of the published records, recipes.jsonl beside this file.
+`prepare` decodes the videos of a scanned manifest once, to small grey frames in NAME_32.npz and NAME_64.npz. `train`
+trains every choice for a seed before the next seed, appends a line to FOLDER/recipes.jsonl, and does not repeat
+finished ones. The last line prints the tables of the published records, recipes.jsonl beside this file.
 
 A seed is another split by group, other initial weights, clips and transforms; all choices of a seed have the same
 split. There is no validation part: the weights of the last step are scored on the test part, three tenths of the rows,
 one clip of each.
 
-demo    300 videos of `cinefeed demo` (seed 11): ejection fraction, by patient; demo_long: the same for 58 epochs
-lips    566 clips of 30 words
+demo    300 videos of `cinefeed demo` (seed 11): ejection fraction, by patient
+lips    566 clips of 30 words; features in the order of time, as `init` chooses for them
 pocus   63 lung ultrasound videos, regular or pneumonia, by patient
+gait    340 clips of ten people who walk steadily or not, by person: see first_runs.py
 fight   300 clips of surveillance cameras, with a fight or without, by source video:
         github.com/seymanurakti/fight-detection-surv-dataset, MIT; rights to the footage are unclear, so it is not part
         of this project. The 30 clips without an address in its videos.txt are one source here.
@@ -36,32 +37,33 @@ TEST = 0.3
 
 
 class Task(NamedTuple):
-    """A set of videos at a small size, and the length of a training."""
+    """A set of videos, and the clip and the length of a training."""
 
     target: str
     group: str | None
     metric: str
-    side: int
     frames: int
     epochs: int
     batch: int
     stride: int = 1
     every: int = 1  # frames that `prepare` keeps
     where: tuple[str, ...] = ()
+    pooling: str = "mean"  # of `cnn3d`, over time
 
 
 TASKS = {
-    "pocus": Task("label", "patient_group", "auroc", 32, 12, 30, 8, stride=3, where=("regular", "pneumonia")),
-    "fight": Task("label", "source", "auroc", 32, 12, 12, 8, stride=2),
-    "demo": Task("ejection_fraction", "patient", "r2", 32, 16, 12, 8, every=2),
-    "lips": Task("word", None, "accuracy", 32, 14, 24, 16, stride=2),
+    "pocus": Task("label", "patient_group", "auroc", 12, 30, 8, stride=3, where=("regular", "pneumonia")),
+    "fight": Task("label", "source", "auroc", 12, 12, 8, stride=2),
+    "demo": Task("ejection_fraction", "patient", "r2", 16, 12, 8, every=2),
+    "lips": Task("word", None, "accuracy", 16, 30, 16, pooling="ordered"),
+    "gait": Task("gait", "person", "auroc", 16, 30, 8, stride=2, every=2),
 }
-TASKS["demo_long"] = TASKS["demo"]._replace(epochs=58)  # 1,500 steps, as many as `init` plans
 MAX_FRAMES = 96
+SIDES = (32, 64)
 # Features of EfficientNet-Lite0, as the scripts of examples/ write them; `train` reads FOLDER/NAME/features.parquet.
 HEADS = {
     "pocus_features": TASKS["pocus"]._replace(frames=16, stride=4),
-    "lips_features": TASKS["lips"]._replace(frames=20, stride=1, epochs=30, batch=32),
+    "lips_features": TASKS["lips"]._replace(frames=20, batch=32),
 }
 
 BASE: dict[str, Any] = {
@@ -78,7 +80,7 @@ BASE: dict[str, Any] = {
 }
 
 
-def heads() -> dict[str, dict[str, Any]]:
+def heads(task: Task) -> dict[str, dict[str, Any]]:
     """Return the settings of each head on features."""
     models = {
         "base": {"name": "linear", "dropout": 0.2},
@@ -86,19 +88,30 @@ def heads() -> dict[str, dict[str, Any]]:
         "ordered": {"name": "ordered", "dropout": 0.5},
         "feature_rnn": {"name": "feature_rnn", "dropout": 0.2},
     }
-    settings = {"train": {**BASE["train"], "learning_rate": 1e-3}, "feed": BASE["feed"], "augmented": False}
+    settings = {
+        "train": {**BASE["train"], "epochs": task.epochs, "learning_rate": 1e-3},
+        "feed": BASE["feed"],
+        "augmented": False,
+    }
     return {name: {"model": model, **settings} for name, model in models.items()}
 
 
-def recipes(metric: str) -> dict[str, dict[str, Any]]:
+def recipes(task: Task) -> dict[str, dict[str, Any]]:
     """Return the settings of each choice: the base, and the base with one change."""
 
     def changed(
-        *, model: dict[str, Any] | None = None, mixing: bool = True, augmented: bool = True, **train: Any
+        *,
+        model: dict[str, Any] | None = None,
+        mixing: bool = True,
+        augmented: bool = True,
+        side: int = 32,
+        epochs: int = task.epochs,
+        **train: Any,
     ) -> dict[str, Any]:
         return {
-            "model": model or BASE["model"],
-            "train": {**BASE["train"], **train},
+            "side": side,
+            "model": model or {**BASE["model"], "pooling": task.pooling},
+            "train": {**BASE["train"], "epochs": epochs, **train},
             "feed": BASE["feed"] if mixing else {},
             "augmented": augmented,
         }
@@ -120,10 +133,12 @@ def recipes(metric: str) -> dict[str, dict[str, Any]]:
         "no label smoothing": changed(label_smoothing=0.0),
         "no MixUp": changed(mixing=False),
         "no transforms": changed(augmented=False),
+        "64 x 64 pixels": changed(side=64),
+        "twice the epochs": changed(epochs=2 * task.epochs),
     }
-    if metric == "accuracy":  # of lips, whose clips have the word in the middle: frames correspond
-        every["ordered in time"] = changed(model={**BASE["model"], "pooling": "ordered"})
-    if metric == "r2":
+    if task.pooling != "mean":
+        every["mean over time"] = changed(model=BASE["model"])
+    if task.metric == "r2":
         del every["no label smoothing"]
         for each in every.values():
             each["train"] = {**each["train"], "label_smoothing": 0.0}
@@ -156,7 +171,7 @@ def main() -> None:
 
 
 def prepare(name: str, *, manifest: Path, out: Path) -> None:
-    """Write small grey frames of all videos, with labels and groups, to NAME.npz."""
+    """Write small grey frames of all videos, with labels and groups, to NAME_32.npz and NAME_64.npz."""
     import cv2
 
     import cinefeed as cf
@@ -164,21 +179,23 @@ def prepare(name: str, *, manifest: Path, out: Path) -> None:
     task = TASKS[name]
     rows = _fight(manifest) if name == "fight" else cf.Manifest.read(manifest)
     rows = rows.where(task.target, [*task.where]) if task.where else rows.readable()
-    videos = []
+    by_side: dict[int, list[Any]] = {side: [] for side in SIDES}
     for row in range(len(rows)):
         with rows.open(row, channels=1) as source:
             pixels = source.read([*range(0, len(source), task.every)][:MAX_FRAMES])[..., 0]
         cut = min(pixels.shape[1:])
         top, left = ((size - cut) // 2 for size in pixels.shape[1:])
         square = pixels[:, top : top + cut, left : left + cut]
-        videos.append([cv2.resize(frame, (task.side,) * 2, interpolation=cv2.INTER_AREA) for frame in square])
-    np.savez(
-        out / f"{name}.npz",
-        frames=np.concatenate(videos).astype(np.uint8),
-        lengths=[len(each) for each in videos],
-        labels=np.array(rows.column(task.target).to_pylist()),
-        groups=np.array(rows.column(task.group or "id").to_pylist(), dtype=str),
-    )
+        for side, videos in by_side.items():
+            videos.append([cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA) for frame in square])
+    for side, videos in by_side.items():
+        np.savez(
+            out / f"{name}_{side}.npz",
+            frames=np.concatenate(videos).astype(np.uint8),
+            lengths=[len(each) for each in videos],
+            labels=np.array(rows.column(task.target).to_pylist()),
+            groups=np.array(rows.column(task.group or "id").to_pylist(), dtype=str),
+        )
 
 
 def _fight(folder: Path) -> Any:
@@ -199,29 +216,16 @@ def _fight(folder: Path) -> Any:
 
 def train_missing(name: str, *, seed: int, out: Path, words: list[str]) -> None:
     """Train the choices of a task and a seed that have no record yet, and append their records."""
-    import cinefeed as cf
-
-    is_features = name in HEADS
     task, path = (TASKS | HEADS)[name], out / "recipes.jsonl"
     done = {(each["task"], each["recipe"], each["seed"]) for each in (read(path) if path.exists() else [])}
     missing = {
         recipe: changes
-        for recipe, changes in (heads() if is_features else recipes(task.metric)).items()
+        for recipe, changes in (heads(task) if name in HEADS else recipes(task)).items()
         if (name, recipe, seed) not in done and any(word in recipe for word in words)
     }
-    if not missing:
-        return
-    if is_features:
-        rows = cf.Manifest.read(out / name / "features.parquet")
-        rows = rows.where(task.target, [*task.where]) if task.where else rows
-        rows = rows.with_column("y", rows.column(task.target).to_pylist())
-        rows = rows.with_column("group", rows.column(task.group or "id").to_pylist())
-    else:
-        data = np.load(out / f"{name.removesuffix('_long')}.npz")
-        videos = np.split(data["frames"][..., np.newaxis], np.cumsum(data["lengths"])[:-1])
-        rows = cf.Manifest.from_arrays(videos, {"y": data["labels"].tolist(), "group": data["groups"].tolist()})
-    parts = rows.split(val=0, test=TEST, group="group", stratify="y", seed=seed)
     for recipe, changes in missing.items():
+        rows = _read_rows(out, name, task=task, side=changes.get("side"))
+        parts = rows.split(val=0, test=TEST, group="group", stratify="y", seed=seed)
         start_time = time.perf_counter()
         value = train(parts, task=task, changes=changes, seed=seed)
         seconds = round(time.perf_counter() - start_time, 1)
@@ -238,6 +242,20 @@ def train_missing(name: str, *, seed: int, out: Path, words: list[str]) -> None:
         print(json.dumps(record), file=sys.stderr, flush=True)
 
 
+def _read_rows(out: Path, name: str, *, task: Task, side: int | None) -> Any:
+    """Return the manifest of a task with the columns `y` and `group`: small frames, or features for `side` None."""
+    import cinefeed as cf
+
+    if side is None:
+        rows = cf.Manifest.read(out / name / "features.parquet")
+        rows = rows.where(task.target, [*task.where]) if task.where else rows
+        rows = rows.with_column("y", rows.column(task.target).to_pylist())
+        return rows.with_column("group", rows.column(task.group or "id").to_pylist())
+    data = np.load(out / f"{name}_{side}.npz")
+    videos = np.split(data["frames"][..., np.newaxis], np.cumsum(data["lengths"])[:-1])
+    return cf.Manifest.from_arrays(videos, {"y": data["labels"].tolist(), "group": data["groups"].tolist()})
+
+
 def train(parts: Any, *, task: Task, changes: dict[str, Any], seed: int) -> float:
     """Train by the settings of a recipe, and return the metric of the test part."""
     import keras
@@ -249,30 +267,30 @@ def train(parts: Any, *, task: Task, changes: dict[str, Any], seed: int) -> floa
     from cinefeed.training.network import build_model, compile_model
     from cinefeed.training.setup import build_feed
 
-    shift = max(task.side // 20, 1)
+    shift = max(changes.get("side", 0) // 20, 1)
     transforms = [{"name": "Rotate", "degrees": 10}, {"name": "Shift", "pixels": shift}] if changes["augmented"] else []
     regression = task.metric == "r2"
-    position = {"stride": task.stride, "position": "center" if task.target == "word" else "random"}
+    times = {"position": "spread"} if task.target == "word" else {"stride": task.stride, "position": "random"}
     settings = parse(
         {
             "data": {"manifest": "arrays", "target": "y", "split": {"group": "group"}},
-            "clip": {"frames": task.frames, **position},
-            "frame": feature_frame(parts.train) or {"height": task.side, "width": task.side, "channels": 1},
+            "clip": {"frames": task.frames, **times},
+            "frame": feature_frame(parts.train) or {"height": changes["side"], "width": changes["side"], "channels": 1},
             "transforms": transforms,
             "sampler": {"name": "UniformLabels", "bins": 8, "strength": 0.7}
             if regression
             else {"name": "BalancedClasses"},
             "feed": {"batch_size": task.batch, "seed": seed, "workers": {"count": 1}, **changes["feed"]},
             "model": changes["model"],
-            "train": {"out": "unused", "epochs": task.epochs, **changes["train"]},
+            "train": {"out": "unused", **changes["train"]},
         }
     )
     feed = build_feed(settings, parts.train)
     keras.utils.set_random_seed(seed)
     model = build_model(settings, feed.spec)
-    compile_model(model, settings, feed.spec, steps=task.epochs * len(feed))
+    compile_model(model, settings, feed.spec, steps=settings.train.epochs * len(feed))
     dataset = FeedDataset(feed)
-    model.fit(dataset, epochs=task.epochs, verbose=0, callbacks=[dataset.callback])
+    model.fit(dataset, epochs=settings.train.epochs, verbose=0, callbacks=[dataset.callback])
     targets, scores = [], []
     for batch in feed.evaluation(parts.test, clips=1):
         targets.append(np.array(batch.targets))
