@@ -172,3 +172,7 @@ def test_the_parts_are_those_that_training_makes_of_the_settings(cinefeed, two_a
     leaking.write(manifest)
     findings, _ = check('column = "cohort"\ngroup = "patient"')
     assert {"no_parts", "groups_across_splits"} <= findings.keys()
+    findings, _ = check('column = "cohort"', folds=3)
+    assert "cross-validation splits all rows" in findings["no_parts"]["detail"]
+    done = cinefeed("train", "--config", config)
+    assert done.code and findings["no_parts"]["detail"].split()[-8:] == done.err.split()[-8:]

@@ -73,7 +73,10 @@ class Counts:
 
 
 class Doubt(NamedTuple):
-    """A reason not to trust the scores (an error of the check), or to read them with care (a warning)."""
+    """A reason not to trust the scores (an error of the check), or to read them with care (a warning).
+
+    The severity of look-alike videos is "possible": they may be different ones.
+    """
 
     title: str
     detail: str

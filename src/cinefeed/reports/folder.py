@@ -19,6 +19,7 @@ from cinefeed.core.digests import is_text_changed, is_whole
 from cinefeed.core.errors import CinefeedError, SettingError
 from cinefeed.core.text import format_count, plural
 from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.data.quality.findings import LOOK_ALIKES
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.reports.data import Counts, Doubt, Labels, PageData, Pictures, Pixels, label_edges
 
@@ -193,10 +194,10 @@ def _doubts(folder: str, path: Path) -> Doubts:
     """Return title, detail and advice of each finding in findings.json, and the checks that did not run."""
     content = _json(path)
     prefix = f"{folder[:-1]}: " if folder else ""
-    doubts = [
-        Doubt(prefix + each["title"], str(each["detail"]), str(each["advice"]), str(each["severity"]))
-        for each in content["findings"]
-    ]
+    doubts = []
+    for each in content["findings"]:
+        severity = "possible" if each.get("code") == LOOK_ALIKES else str(each["severity"])
+        doubts.append(Doubt(prefix + each["title"], str(each["detail"]), str(each["advice"]), severity))
     return doubts, str(content["not_checked"])
 
 

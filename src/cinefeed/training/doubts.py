@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 from cinefeed.config import Settings
 from cinefeed.core.errors import CinefeedError
 from cinefeed.data.manifest.manifest import Manifest
-from cinefeed.data.quality.findings import Finding, finding
+from cinefeed.data.quality.findings import LOOK_ALIKES, Finding, finding
 from cinefeed.data.quality.run_checks import check_parts
 from cinefeed.training.run import FINDINGS, write_json
-from cinefeed.training.setup import make_parts, usable_rows
+from cinefeed.training.setup import check_folds, make_parts, usable_rows
 
 
 def plan_parts(rows: Manifest, settings: Settings) -> tuple[Manifest, list[Finding]]:
@@ -27,6 +27,7 @@ def plan_parts(rows: Manifest, settings: Settings) -> tuple[Manifest, list[Findi
     try:
         usable, _ = usable_rows(rows)
         if settings.train.folds:
+            check_folds(usable, settings)
             options: dict[str, Any] = {"group": split.group or None, "stratify": split.stratify, "seed": split.seed}
             folds = usable.folds(settings.train.folds, **options)[0].all
             parts = pc.binary_join_element_wise("fold", pc.add(folds.column("fold"), 1).cast(pa.string()), " ")
@@ -54,7 +55,7 @@ _EFFECTS = {"error": "the scores are not trustworthy", "warning": "read the scor
 
 def _effect(entry: Mapping[str, Any]) -> str:
     """Return what a finding means for the scores; look-alike videos, unlike copies, may be different ones."""
-    look_alike = entry.get("code") == "near_duplicates_across_splits"
+    look_alike = entry.get("code") == LOOK_ALIKES
     return "the scores may not be trustworthy" if look_alike else _EFFECTS[entry["severity"]]
 
 

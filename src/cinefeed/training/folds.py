@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from cinefeed.config import Settings, SplitSettings
 from cinefeed.core.errors import SettingError
 from cinefeed.core.locks import FOLDER_LOCK, write_lock
-from cinefeed.data.manifest.encoded import made_by_a_run
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.parquet import read_parquet_table
 from cinefeed.feed.labels import read_labels
@@ -49,7 +48,7 @@ from cinefeed.training.run import (
     write_json,
     write_settings,
 )
-from cinefeed.training.setup import build_feed, check_evaluation, choose_rows, usable_rows
+from cinefeed.training.setup import build_feed, check_folds, choose_rows, usable_rows
 
 _OWN = (
     "settings.toml",
@@ -105,20 +104,9 @@ def train_folds(
 
 
 def _train_folds(settings: Settings, *, folds: int, train: Callable[..., object], overwrite: bool) -> FoldsResult:
-    split = settings.data.split
-    if split.column is not None:
-        raise SettingError(
-            f"cross-validation splits all rows, and [data.split] takes the parts from the column {split.column!r}: set "
-            "a group instead, and leave out the rows of a separate test set with [data.where]"
-        )
     folder = _check_folder(settings, folds=folds, overwrite=overwrite)
     rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
-    if made_by_a_run(rows):
-        raise SettingError(
-            "the rows are features of a run's network, which was trained on some of them: each fold would test on "
-            "training rows of the network; use the videos, or features of a backbone that was not trained on them"
-        )
-    check_evaluation(rows, settings)
+    check_folds(rows, settings)
     folds_settings, settings = settings, _with_classes(settings, rows)
     manifests = fold_manifests(rows, settings, folds=folds)
     settings = _with_choices(settings, manifests[0])
@@ -127,7 +115,7 @@ def _train_folds(settings: Settings, *, folds: int, train: Callable[..., object]
     for number, (run, manifest) in enumerate(zip(runs, manifests, strict=True), start=1):
         _check_rows(Path(run.data.manifest), manifest, number=number, overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
-    summary = {"folds": folds, "group": split.group or None, "rows": len(rows)}
+    summary = {"folds": folds, "group": settings.data.split.group or None, "rows": len(rows)}
     write_json(folder / "folds.json", summary)  # first: it marks the folder
     write_settings(folder, folds_settings)
     write_json(folder / "failures.json", failures)

@@ -97,6 +97,25 @@ def check_evaluation(manifest: Manifest, settings: Settings) -> None:
             )
 
 
+def check_folds(rows: Manifest, settings: Settings) -> None:
+    """Check that the rows can be split into folds; runs `check_evaluation` too.
+
+    Raises SettingError for a split by a column, and for features whose network was trained on some of the rows.
+    """
+    column = settings.data.split.column
+    if column is not None:
+        raise SettingError(
+            f"cross-validation splits all rows, and [data.split] takes the parts from the column {column!r}: set a "
+            "group instead, and leave out the rows of a separate test set with [data.where]"
+        )
+    if made_by_a_run(rows):
+        raise SettingError(
+            "the rows are features of a run's network, which was trained on some of them: each fold would test on "
+            "training rows of the network; use the videos, or features of a backbone that was not trained on them"
+        )
+    check_evaluation(rows, settings)
+
+
 def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
     """Return the rows that have frames, and a list of rows with an error or damaged frames, with the reason.
 

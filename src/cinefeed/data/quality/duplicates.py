@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cinefeed.core.text import format_count
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality.exact_duplicates import copies
-from cinefeed.data.quality.findings import Finding, Pair, finding
+from cinefeed.data.quality.findings import LOOK_ALIKES, Finding, Pair, finding
 from cinefeed.data.quality.frame_summaries import FrameSummaries
 from cinefeed.data.quality.groups import groups_of, parts_of
 from cinefeed.data.quality.near_duplicates import NearPairs, near_pairs
@@ -42,7 +42,7 @@ def duplicate_findings(
     pairs.sort(key=lambda pair: (not pair.across, pair.distance, pair.first, pair.second))
     findings = [
         *_leak_findings(copy_sets, context, "copies_across_splits", "copies of one file", exact=True),
-        *_leak_findings(near_sets, context, "near_duplicates_across_splits", "nearly the same frames", exact=False),
+        *_leak_findings(near_sets, context, LOOK_ALIKES, "nearly the same frames", exact=False),
         *_conflict_findings(copy_sets, context, "copies", target),
         *_conflict_findings(near_sets, context, "near-duplicates", target),
         *_repeat_findings(copy_sets, context, "copies", "copies of another file"),

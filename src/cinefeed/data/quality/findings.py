@@ -8,12 +8,13 @@ from cinefeed.core.text import format_count
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+LOOK_ALIKES = "near_duplicates_across_splits"  # unlike copies, these may be different videos
 # Findings that make scores too good, or may do so if they are warnings.
 DOUBTS = {
     "groups_across_splits",
     "files_across_splits",
     "copies_across_splits",
-    "near_duplicates_across_splits",
+    LOOK_ALIKES,
     "label_predicted_by_file",
     "label_predicted_by_frames",
 }
