@@ -137,7 +137,7 @@ def chart(sections: Sequence[Section]) -> str:
         for row in section.result.rows
         if (peer := row.fastest_peer()) is not None
     ]
-    with new_figure(10.0, 1.1 + 0.3 * max(len(entries), 1)) as figure:
+    with new_figure(12.0, 1.1 + 0.3 * max(len(entries), 1)) as figure:
         axes = figure.subplots()
         axes.set_xscale("log")
         axes.axvline(1.0, color=INK, linewidth=1.0)
@@ -167,7 +167,7 @@ def chart(sections: Sequence[Section]) -> str:
         return to_svg(figure, name="benchmarks")
 
 
-def _shortened(text: str, limit: int = 62) -> str:
+def _shortened(text: str, limit: int = 80) -> str:
     text = text.replace("`", "")
     return (text if len(text) <= limit else text[: limit - 1] + "…").replace("$", r"\$")
 
