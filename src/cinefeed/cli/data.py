@@ -191,7 +191,7 @@ def split(
     table_suffix(out)
     if stratify is not None:
         rows = rows.with_task(stratify, task)
-        if notice := rows.label_type(stratify).notice(stratify, use="stratified by size, in tenths"):
+        if notice := rows.label_type(stratify).notice(stratify, use="stratified as numbers"):
             note(notice)
     for column, values in where_table(where or []).items():
         rows = rows.where(column, values)

@@ -345,13 +345,14 @@ class Manifest(ManifestTable):
             val: Fraction of the rows for validation, at least 0 and less than 1.
             test: Fraction of the rows for the test, likewise.
             group: Column of patients, or of other units that must not leak; None if all rows are independent.
-            stratify: Label column; every part gets its share of each class, or of each tenth of a number's range (see
-                `label_type`).
+            stratify: Label column; every part gets its share of each class, or of each tenth of the groups in the order
+                of a number (see `label_type`); of fewer, larger ranges if there are few groups.
             seed: Seed of the split. The result is the same on any machine and for any order of the rows.
             keep: Column of an earlier split; groups keep their part in it, and only new groups are assigned.
 
         Raises SplitError for fractions out of range, fewer groups than parts, a class with fewer groups than parts, a
-        single class, and missing groups or labels; ColumnError for a missing column.
+        single class, a number that is equal for all groups, and missing groups or labels; ColumnError for a missing
+        column.
         """
         self._check_columns(group=group, stratify=stratify, keep=keep)
         seed = expect_integer(seed, name="Manifest.split: seed")
