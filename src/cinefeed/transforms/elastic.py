@@ -22,8 +22,8 @@ class Elastic:
     The length is the largest displacement of a grid point along each axis. Give exactly one of `pixels` (of the target
     frame), `fraction` (of its height) and `mm`: a number `a` draws the length from 0 to a, a pair (low, high) from low
     to high. More points make smaller waves. A length below a third of the grid step, frame / (points - 1), makes no
-    folds. It is fused with adjacent affine transforms into one interpolation. The method follows Simard, Steinkraus and Platt
-    (ICDAR 2003), with a coarse grid in place of their filtered noise. Shapes, lengths and areas change.
+    folds. It is fused with adjacent affine transforms into one interpolation. The method follows Simard, Steinkraus and
+    Platt (ICDAR 2003), with a coarse grid in place of their filtered noise. Shapes, lengths and areas change.
 
     >>> elastic = Elastic(pixels=3)
     >>> parameters = elastic.sample(np.random.default_rng(0), ClipInfo(4, 32, 32, 1))
