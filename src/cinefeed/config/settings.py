@@ -120,11 +120,11 @@ class TrainSettings:
     `out` is the run folder. A checkpoint to resume from is written there every `save_minutes` within an epoch, and at
     the end of each epoch (0: at the end only). `monitor` is a column of history.csv.
 
-    The loss of a regression is in the label's units: mean squared error ("auto", "mse"), its root over a batch
-    ("rmse"), "mae", or "huber", which is linear beyond one standard deviation of the training labels. The loss of
-    classes is cross-entropy ("auto", "cross_entropy"), or "focal", which gives hard samples more weight. With several
-    targets the setting applies to those whose kind it fits. `class_weights = "balanced"` weights each row by the
-    inverse frequency of its class among the training labels.
+    The loss of a regression is computed from labels that are not scaled: mean squared error ("auto", "mse"), its root
+    over a batch ("rmse"), "mae", or "huber", which is linear beyond one standard deviation of the training labels. The
+    loss of classes is cross-entropy ("auto", "cross_entropy"), or "focal", which gives hard samples more weight. With
+    several targets the setting applies to those whose kind it fits. `class_weights = "balanced"` weights each row by
+    the inverse frequency of its class among the training labels.
 
     With `epochs = "auto"` a training has about 1,500 steps, and 10 to 100 epochs; `learning_rate = "auto"` is that of
     the network: 3e-3 with normalisation, 1e-3 for most others. The size of Adam's steps does not depend on the scale of
