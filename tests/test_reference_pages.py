@@ -17,7 +17,9 @@ def listed_names():
     yield from ENTRIES
 
 
-@pytest.mark.parametrize("module", ["", ".transforms", ".data.sampling", ".testing", ".metrics", ".config"])
+@pytest.mark.parametrize(
+    "module", ["", ".transforms", ".data.sampling", ".testing", ".metrics", ".config", ".encoders"]
+)
 def test_every_public_name_is_on_a_page(module):
     names = {name.rpartition(".")[2] for name in listed_names()}
     packages = {"__version__", "models", "testing", "transforms"}  # have a page of their own

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import typer
+from rich.text import Text
 
 import cinefeed as package
 from cinefeed.cli.app import make_app
@@ -136,6 +137,12 @@ def test_help_has_no_types_of_python(cinefeed):
     for name in typer.main.get_command(make_app()).commands:
         done = cinefeed(name, "--help")
         assert done.code == 0 and not re.search(r"<(bool|list)|list\[|None\b", done.out), name
+
+
+def test_rich_hides_no_part_of_a_help_text():
+    for name, command in typer.main.get_command(make_app()).commands.items():
+        for text in (command.help, *(getattr(each, "help", None) for each in command.params)):
+            assert text is None or Text.from_markup(text).plain == text, name  # [[section]] would be markup
 
 
 def run_python(code, **environment):

@@ -74,6 +74,8 @@ def test_points_of_an_earlier_run_are_used_without_a_validation_part():
     result = assess(made, thresholds={"state": 0.7}, rule_thresholds=frozen, resamples=20)["parts"]["external"]["state"]
     assert [point["threshold"] for point in result["operating_points"]] == [0.7, 0.5]
     assert "operating_points" not in assess(made, resamples=20)["parts"]["external"]["state"]
+    with pytest.raises(SettingError, match="rule_thresholds name a target 'stat'; did you mean 'state'"):
+        assess(made, rule_thresholds={"stat": {"f1": 0.7}})
 
 
 def test_an_unknown_rule_is_refused():

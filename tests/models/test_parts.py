@@ -1,6 +1,7 @@
 """Covariates, views and several targets: what a feed gives is what a network takes, and a step can be trained."""
 
 import dataclasses
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -28,6 +29,29 @@ SETTINGS = parse(
         "train": {"out": "unused", "epochs": 2, "learning_rate": 0.001},
     }
 )
+
+
+IMAGES = dataclasses.replace(SPEC, clip_shape=(16, 112, 112, 1))
+FEATURES = dataclasses.replace(SPEC, clip_shape=(16, 1, 64, 1), dtype=np.dtype("float32"))
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "options"),
+    [
+        ("cnn_rnn", IMAGES, {}),
+        ("feature_rnn", FEATURES, {}),
+        ("linear", FEATURES, {}),
+        ("attentive", FEATURES, {}),
+        ("ordered", FEATURES, {}),
+        ("cnn3d", IMAGES, {}),
+        ("cnn3d", IMAGES, {"size": "r2plus1d_18"}),
+        ("autoencoder", dataclasses.replace(IMAGES, target="clip", task="clip"), {}),
+    ],
+)
+def test_the_page_has_the_number_of_parameters(name, spec, options):
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    [row] = [line for line in page.splitlines() if line.startswith("|") and f"`{name}`" in line.split("|")[1]]
+    assert f"{getattr(cf.models, name)(spec, **options).count_params():,}" in row.split("|")[-2]
 
 
 @pytest.fixture

@@ -239,6 +239,8 @@ def test_predict_needs_no_label_and_lists_bad_files(path, tmp_path):
         predict(run, paths=[folder / "absent.mp4"])
     with pytest.raises(SettingError, match=r"is a table, not a video.*--manifest .*parquet"):
         predict(run, paths=[folder, path])
+    with pytest.raises(SettingError, match=r"given twice, as .*new and as a manifest; leave one of them out"):
+        predict(run, paths=[folder], manifest=path)
 
 
 def test_predict_writes_as_it_goes_and_lists_files_that_are_gone(path, tmp_path, monkeypatch):

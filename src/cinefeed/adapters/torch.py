@@ -44,6 +44,7 @@ class FeedLoader:
     No ids are yielded. With one rank and one clip per row, `FeedLoader(feed.evaluation(part, clips=1))` yields the rows
     in the order of `part.column("id")`; the batches of the feed itself have `ids`.
 
+    criterion = torch.nn.CrossEntropyLoss(reduction="none")
     for inputs, targets, weights in FeedLoader(feed):
         loss = (weights * criterion(model(inputs["clips"]), targets)).mean()
     """

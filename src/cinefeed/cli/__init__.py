@@ -1,8 +1,8 @@
 """The command `cinefeed`: each subcommand is a thin layer over a public function.
 
-The exit code is 0 on success, 1 if the command failed, and 2 for invalid arguments or settings, also if a file or a
-column that they name does not exist. Results go to stdout,
-as JSON with --json; progress and errors go to stderr. typer and rich are imported only when the command runs.
+The exit code is 0 on success, 1 if the command failed, 2 for invalid arguments or settings, also if a file or a column
+that they name does not exist, and 130 after Ctrl-C. Results go to stdout, as JSON with --json; progress and errors go
+to stderr. typer and rich are imported only when the command runs.
 """
 
 import sys

@@ -47,13 +47,16 @@ def scan(
         str, typer.Option(help="Labels without a file, and files without a label: error, or ignore to leave them out.")
     ] = "error",
     verify: Annotated[
-        str, typer.Option(help="Decode every frame (decode), which detects damage, or none (packets), which is faster.")
+        str,
+        typer.Option(
+            help="Decode every frame (decode), which detects damage, or count packets where each is a frame (packets)."
+        ),
     ] = "decode",
     workers: Annotated[int | None, typer.Option(help="Number of threads; by default one per core.")] = None,
     axes: Annotated[str | None, typer.Option(help="Order of the axes of arrays, such as HWT or NTHW.")] = None,
     slice: Annotated[str, typer.Option(help="Slice of a 4-D volume: middle, each, or its number.")] = "middle",
     window: Annotated[
-        str, typer.Option(help="Values that become black and white: file (from DICOM headers), none, or percentiles.")
+        str, typer.Option(help="Values that become black and white: file (DICOM, NIfTI headers), none, or percentiles.")
     ] = "file",
     stream: Annotated[
         int | None, typer.Option(help="Number of the video stream to read; by default the first.")
@@ -191,7 +194,7 @@ def split(
     table_suffix(out)
     if stratify is not None:
         rows = rows.with_task(stratify, task)
-        if notice := rows.label_type(stratify).notice(stratify, use="stratified by size, in tenths"):
+        if notice := rows.label_type(stratify).notice(stratify, use="stratified as numbers"):
             note(notice)
     for column, values in where_table(where or []).items():
         rows = rows.where(column, values)

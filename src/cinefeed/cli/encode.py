@@ -61,7 +61,7 @@ def encode(
         int, typer.Option(help="Augmented versions of each video besides the original, for training.")
     ] = 0,
     transforms: Annotated[
-        Path | None, typer.Option(help="Settings file (TOML) with the [[transforms]] of the augmented versions.")
+        Path | None, typer.Option(help="Settings file (TOML) whose transforms make the augmented versions.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the augmented versions.")] = 0,
     shard: Shard = None,

@@ -34,9 +34,13 @@ from cinefeed.training.run import check_run, read_baselines, read_run, read_thre
 
 RunOrTable = Annotated[Path, typer.Argument(help="Run folder, or table of predictions (Parquet, CSV) of any program.")]
 Unit = Annotated[
-    str | None, typer.Option(help="Column of the units to evaluate, such as the study. Default: each video is a unit.")
+    str | None,
+    typer.Option(help="Column of the units to evaluate, such as the study. Default: that of the run, or each video."),
 ]
-Clips = Annotated[int | None, typer.Option(help="Number of clips per video, evenly spaced; their scores are averaged.")]
+Clips = Annotated[
+    int | None,
+    typer.Option(help="Number of clips per video, evenly spaced; their scores are averaged. Default: that of the run."),
+]
 Resamples = Annotated[int, typer.Option(help="Number of bootstrap samples for intervals.")]
 _MAX_CLASSES = 8  # on a line of the terminal
 _TABLES = (".parquet", ".csv", ".tsv", ".txt")
@@ -52,7 +56,8 @@ def evaluate(
     unit: Unit = None,
     clips: Clips = None,
     subgroups: Annotated[
-        list[str] | None, typer.Option(help="Columns of subgroups with metrics of their own: a,b.")
+        list[str] | None,
+        typer.Option(help="Columns of subgroups with metrics of their own: a,b. Default: those of the run."),
     ] = None,
     target: Annotated[list[str] | None, typer.Option(help="Targets to evaluate; by default all.")] = None,
     task: Annotated[

@@ -82,7 +82,9 @@ def _pace(text: str) -> Any:
 def export(
     run: Run,
     format: Annotated[str, typer.Option(help="Format of the file: onnx or keras.")] = "onnx",
-    out: Annotated[Path | None, typer.Option(help="File to write; by default model.onnx in the run folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; by default model.onnx or model.keras in the run folder.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write the network of a run as a file for use without cinefeed, verified, and README.md, its model card."""

@@ -14,7 +14,8 @@ from cinefeed.core.errors import SettingError
 def report(
     run: RunOrTable,
     out: Annotated[
-        Path | None, typer.Option(help="Page to write; by default report.html in the run folder or beside the table.")
+        Path | None,
+        typer.Option(help="Page to write; by default report.html in the run folder, or TABLE.html beside a table."),
     ] = None,
     unit: Unit = None,
     group: Annotated[

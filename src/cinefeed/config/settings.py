@@ -120,11 +120,11 @@ class TrainSettings:
     `out` is the run folder. A checkpoint to resume from is written there every `save_minutes` within an epoch, and at
     the end of each epoch (0: at the end only). `monitor` is a column of history.csv.
 
-    The loss of a regression is in the label's units: mean squared error ("auto", "mse"), its root over a batch
-    ("rmse"), "mae", or "huber", which is linear beyond one standard deviation of the training labels. The loss of
-    classes is cross-entropy ("auto", "cross_entropy"), or "focal", which gives hard samples more weight. With several
-    targets the setting applies to those whose kind it fits. `class_weights = "balanced"` weights each row by the
-    inverse frequency of its class among the training labels.
+    The loss of a regression is computed from labels that are not scaled: mean squared error ("auto", "mse"), its root
+    over a batch ("rmse"), "mae", or "huber", which is linear beyond one standard deviation of the training labels. The
+    loss of classes is cross-entropy ("auto", "cross_entropy"), or "focal", which gives hard samples more weight. With
+    several targets the setting applies to those whose kind it fits. `class_weights = "balanced"` weights each row by
+    the inverse frequency of its class among the training labels.
 
     With `epochs = "auto"` a training has about 1,500 steps, and 10 to 100 epochs; `learning_rate = "auto"` is that of
     the network: 3e-3 with normalisation, 1e-3 for most others. The size of Adam's steps does not depend on the scale of
@@ -136,9 +136,9 @@ class TrainSettings:
     ([model]) is trained with the rest after `unfreeze_epoch` epochs, with `unfreeze_learning_rate`. With `layer_decay`
     below 1, the rate of each block of a pretrained encoder is that factor times the rate of the block after it.
 
-    `threads` is the number of CPU threads of the network, with Keras on torch: "auto" is one for a small network and
-    one per core for others, or the value of OMP_NUM_THREADS. It is stored with the run, because it may change the last
-    bits of a loss.
+    `threads` is the number of CPU threads of the network, with Keras on torch: "auto" is the value of OMP_NUM_THREADS
+    if it is set, else one for a small network and one per core for others; on a GPU it changes nothing. The number is
+    stored with the run, because it may change the last bits of a loss.
 
     `weight_decay` above 0 makes the optimiser AdamW: all weights but biases and those of normalisation shrink each step
     by this share of the learning rate. `label_smoothing` moves this share of each class label to all classes alike, for
@@ -147,7 +147,8 @@ class TrainSettings:
     `patience`, `reduce_lr_patience` and `f1_zero_patience` count epochs; 0 turns each off. An epoch without an
     improvement of `monitor` by more than `min_improvement`, in its own unit, counts for `patience`. "auto" is 10, but 0
     with the schedule "cosine", which needs all epochs, and on a validation part of fewer than 30 units, whose noise
-    would stop the training. `f1_zero_patience` monitors `val_f1`, which exists for a single target with classes only.
+    would stop the training, unless `monitor` is "loss". `f1_zero_patience` monitors `val_f1`, which exists for a single
+    target with classes only.
 
     `tensorboard` also writes the curves for TensorBoard. `folds` is the number of folds of a cross-validation by group;
     0 trains a single run.

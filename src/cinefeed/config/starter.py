@@ -259,8 +259,8 @@ def _new_split(
         *([] if folds else [Setting(name="test", value=share, why=why_test)]),
     ]
     if stratify is not None:
-        kind = "classes" if classes else "range"
-        lines.append(Setting(name="stratify", value=target, why=f"every part has its share of each of the {kind}"))
+        kind = "class" if classes else "range of labels"
+        lines.append(Setting(name="stratify", value=target, why=f"every part has its share of each {kind}"))
     else:
         lines.append(Setting(name="#", why=f"not stratified: {split_error}"))
     return [*lines, Setting(name="seed", value=0, why="of the split only")], parts, folds

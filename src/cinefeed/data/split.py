@@ -66,7 +66,8 @@ def assign_parts(
     Args:
         groups: Group of each row, such as the patient, (rows,).
         labels: Label of each row to stratify by, (rows,). Each part gets its share of each class (by the most frequent
-            class of a group), or of each tenth of the range of numbers (by the mean of a group).
+            class of a group), or of each tenth of the groups in the order of their mean number; of fewer, larger ranges
+            if there are fewer than 20 groups for each part.
         fractions: Share of each part by name, with a sum of one.
         seed: Seed of the split.
         previous_parts: Name of the part that each row already has, or None, (rows,). Their groups keep their parts.

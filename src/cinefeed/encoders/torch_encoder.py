@@ -65,7 +65,7 @@ class PixelsToFeatures(torch.nn.Module):
 class TorchEncoder:
     """A pretrained network: its module, its name for `load_encoder`, and the sha256 of its weights.
 
-    `predict_on_batch` runs it in inference mode, on the GPU if there is one, in float32 or bfloat16 (autocast).
+    `predict_on_batch` runs it in inference mode on `device`, in float32 or bfloat16 (autocast); `on` selects both.
     """
 
     name: str

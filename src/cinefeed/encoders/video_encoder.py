@@ -130,6 +130,8 @@ def pretrained_encoder(
         transforms: Transforms of the augmented versions.
         precision: "float32" or "bfloat16".
         device: Device of PyTorch; by default a GPU if there is one.
+
+    Raises SettingError for settings that do not suit the network, and the errors of `load_encoder`.
     """
     network = load_encoder(encoder, weights=weights).on(device=device, precision=precision)
     expected = network.preprocessing

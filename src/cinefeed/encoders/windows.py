@@ -15,8 +15,8 @@ from cinefeed.video.timestamps import FrameTimes
 class Windows:
     """Windows of `frames` frames at a stride or rate, which start every `hop` frames of the video.
 
-    By default a window starts where the one before it ends. The last window ends with the video, so that every frame
-    is covered. A video shorter than a window has one, whose last frame is repeated. `hop` counts frames of the video.
+    By default a window starts where the one before it ends. The last window ends with the video and may overlap the one
+    before it. A video shorter than a window has one, whose last frame is repeated. `hop` counts frames of the video.
 
     frames=3, stride=2, in a video of 12:   F.F.F....... .....F.F.F.. .......F.F.F
 

@@ -434,10 +434,11 @@ class Feed:
         part:      the rows to evaluate
         labelled:  False if `part` has no label column
         clips:     number of clips per row, by default `clips_per_video`. One clip is cut from the centre; of several,
-                   each is at the centre of its part when the possible start positions are divided into equal parts
+                   each is at the centre of its part when the possible start positions are divided into equal parts.
+                   With Clip(position="start") or "spread" the one clip is that of training
         shard:     by default that of this feed; Shard(rank=0, world_size=1) returns all rows
 
-        Raises SettingError if there are several clips per row, but all would be the same.
+        Raises SettingError if `clips` is less than 1, or if all clips of a row would be the same.
         """
         expect(labelled, bool, name="feed.evaluation: labelled", remedy="labelled=False is for rows without labels")
         feed = Feed.__new__(Feed)

@@ -98,14 +98,17 @@ class Workers:
 
     count:    number of workers; 0 makes the clips in the caller; "auto" is one a core
     backend:  "thread"; "process", which scales if frames are small, and takes a second to start (Linux); or "auto",
-              which times both for a second at the first batch, and keeps its choice in `feed.choice`
-    prefetch: batches made ahead of the one in use; at the end of an epoch those of the next, so that it starts without
-              a wait. Processes stay for the next iteration, and end with the feed or `feed.close()`
+              which times threads for a second at the first batch, takes processes if threads scale badly, and stores
+              the reason in `feed.choice`
+    prefetch: batches made ahead of the one in use, "auto" is 2; more if they have fewer draws than twice the number of
+              workers. At the end of an epoch those of the next, so that it starts without a wait. Processes stay for
+              the next iteration, and end with the feed or `feed.close()`
     memory:   a bound such as "2GB" on batches and open decoders together
     timeout_seconds: a clip that takes a worker process longer is an error; threads cannot be stopped
     cache:    folder on a local disk for remote files (docs/remote.md), by default in that for temporary files; the
-              processes and ranks of a machine share it
-    cache_bytes: a bound such as "50GB" on these files, by default half of what the disk has free
+              processes and ranks of a machine share it. The environment variable CINEFEED_CACHE takes precedence
+    cache_bytes: a bound such as "50GB" on these files, by default half of what the disk has free;
+              CINEFEED_CACHE_BYTES takes precedence
     """
 
     count: int | Literal["auto"] = option(

@@ -70,13 +70,18 @@ def assess(
         metrics: Metrics of plug-ins to compute too, for all units of a part and the targets whose task they support.
 
     Raises LabelError for invalid labels or scores, ColumnError for a missing column, and SettingError for an unknown
-    target, an invalid threshold or invalid resampling settings.
+    target, rule or metric, an invalid threshold or invalid resampling settings.
     """
     check_rule(rule, name="rule")
     added = load_metrics(metrics)
     resampling = Resampling(resamples=resamples, level=level, seed=seed)
     names = [target.name for target in predictions.targets]
-    for setting, by_target in (("thresholds", thresholds), ("priors", priors)):
+    settings_by_target: dict[str, Mapping[str, Any] | None] = {
+        "thresholds": thresholds,
+        "rule_thresholds": rule_thresholds,
+        "priors": priors,
+    }
+    for setting, by_target in settings_by_target.items():
         for name in by_target or ():
             if name not in names:
                 raise SettingError(f"{setting} name a target {name!r}; {did_you_mean(name, names)}")

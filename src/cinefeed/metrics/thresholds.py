@@ -31,7 +31,7 @@ def best_threshold(*, targets: ArrayLike, scores: ArrayLike, rule: ThresholdRule
     of several equally good ones, the one nearest to 0.5, then the lower one. Optimize it on validation data: on the
     data that is evaluated, the metrics would be too optimistic.
 
-    Raises LabelError if only one class occurs.
+    Raises LabelError if only one class occurs, and SettingError for an unknown rule.
 
     >>> best_threshold(targets=[0, 0, 1, 1], scores=[0.1, 0.3, 0.35, 0.8])
     0.35

@@ -76,7 +76,7 @@ def pack(
         progress: Called as `progress(done, total)` after each row; None shows a bar on a terminal, False nothing.
 
     Raises SettingError for settings that do not suit the data, or if `out` holds shards of other settings or data, or
-    the disk has too little room; SourceError and PackError for rows that cannot be packed; TrainingError if the disk is
+    the disk has too little room; SourceError and PackError for rows that cannot be packed; DiskFullError if the disk is
     full; InUseError while another process writes the folder.
     """
     videos = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)

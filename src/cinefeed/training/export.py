@@ -49,7 +49,8 @@ def export(run: str | Path, *, format: Format = "onnx", out: str | Path | None =
     """Write a run's network with its best weights as model.onnx or model.keras, by default into the run folder.
 
     The new file is run (by ONNX Runtime, or loaded by Keras) on clips of the run's test part, and kept only if its
-    scores equal those of the model. The metadata `cinefeed` of an ONNX file describes inputs and outputs.
+    scores equal those of the model. The metadata `cinefeed` of an ONNX file describes inputs and outputs. To load
+    model.keras of a `pretrained` network, cinefeed and the file of the encoder's weights are needed.
 
     Raises SettingError for a network that cannot be exported, MissingExtraError for a missing package, and
     TrainingError if the scores differ.

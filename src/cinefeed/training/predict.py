@@ -54,21 +54,26 @@ def predict(
     Args:
         run: The run folder.
         paths: Files, or folders to search for videos.
-        manifest: A manifest, in place of paths.
+        manifest: A manifest, in place of `paths`.
         clips: Number of clips per video whose scores are averaged; by default that of `[evaluate]`.
         per_clip: Return a row per clip instead of a row per video.
         out: File for the predictions, written batch by batch: Parquet, CSV or JSON, by suffix.
         tick: Called with the number of clips done and of all clips.
 
-    Raises InUseError while another process writes `out`.
+    Raises SettingError if `run` is not a run folder, for both `paths` and `manifest`, and for a suffix of `out` that is
+    no table; TableError if there is no video to score; InUseError while another process writes `out`; and the errors of
+    a feed for rows that the network of the run cannot read.
     """
     if out is not None:
         table_suffix(Path(out))
+    path_list = [Path(each) for each in paths]
+    if path_list and manifest is not None:
+        raise SettingError(f"the videos are given twice, as {path_list[0]} and as a manifest; leave one of them out")
     loaded, repeated = load(run), 0
     if manifest is not None:
         readable, failures = rows_to_predict(manifest, loaded)
     else:
-        files, repeated = _files_at([Path(each) for each in paths])
+        files, repeated = _files_at(path_list)
         readable, failures = _probe(files, own=loaded.own)
     check_encoded(readable, like=loaded.own)
     count = loaded.settings.evaluate.clips if clips is None else clips

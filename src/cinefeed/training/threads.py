@@ -27,8 +27,8 @@ def choose_threads(model: keras.Model, spec: FeedSpec, *, setting: int | str = "
     """Return the number of threads to compute a network with, or None to leave the number unchanged.
 
     `setting` is `[train] threads`. "auto" is the value of OMP_NUM_THREADS if it is set, else one thread for a small
-    network and one per usable core for others. The number is unchanged on a GPU, and with Keras on JAX or TensorFlow,
-    whose thread pools follow other rules.
+    network and one per usable core for others; on a GPU it leaves the number unchanged. With Keras on JAX or TensorFlow
+    every setting does, because their thread pools follow other rules.
     """
     if keras.config.backend() != "torch":
         return None

@@ -19,11 +19,11 @@ from cinefeed.transforms.field import pixel_centres, resample_at
 class Elastic:
     """Deform the clip by a smooth random field: a spline through a grid of `points` x `points` displacements.
 
-    The length is the largest displacement of a grid point. Give exactly one of `pixels` (of the target frame),
-    `fraction` (of its height) and `mm`: a number `a` draws the length from 0 to a, a pair (low, high) from low to high.
-    More points make smaller waves. A length below a third of the grid step, frame / (points - 1), makes no folds.
-    It is fused with adjacent affine transforms into one interpolation. The method follows Simard, Steinkraus and Platt
-    (ICDAR 2003), with a coarse grid in place of their filtered noise. Shapes, lengths and areas change.
+    The length is the largest displacement of a grid point along each axis. Give exactly one of `pixels` (of the target
+    frame), `fraction` (of its height) and `mm`: a number `a` draws the length from 0 to a, a pair (low, high) from low
+    to high. More points make smaller waves. A length below a third of the grid step, frame / (points - 1), makes no
+    folds. It is fused with adjacent affine transforms into one interpolation. The method follows Simard, Steinkraus and
+    Platt (ICDAR 2003), with a coarse grid in place of their filtered noise. Shapes, lengths and areas change.
 
     >>> elastic = Elastic(pixels=3)
     >>> parameters = elastic.sample(np.random.default_rng(0), ClipInfo(4, 32, 32, 1))

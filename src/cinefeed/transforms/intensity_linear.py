@@ -177,7 +177,7 @@ class Normalize:
 @check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Brightness:
-    """Multiply the clip by a random factor, and clip to the range of its dtype.
+    """Multiply the clip by a random factor, and clip to the range of its dtype; float32 frames are clipped at 0 only.
 
     `factor=a` draws from 1 - a to 1 + a, `factor=(low, high)` from low to high. It changes the meaning if grey levels
     are measurements, as in calibrated CT or quantitative MRI. Before a Normalize by maximum it only clips.
@@ -215,7 +215,8 @@ class Contrast:
     """Multiply the distances of the clip's pixels from their mean by a random factor.
 
     `factor=a` draws from 1 - a to 1 + a, `factor=(low, high)` from low to high. The mean is that of the whole clip, so
-    that frames keep their order in brightness. It changes the meaning if grey levels are measurements.
+    that frames keep their order in brightness. The result is clipped as that of Brightness. It changes the meaning if
+    grey levels are measurements.
 
     >>> clip = np.array([100, 200], np.uint8).reshape(1, 1, 2, 1)
     >>> Contrast(factor=0.2).apply(clip, {"factor": 0.5}).ravel().tolist()

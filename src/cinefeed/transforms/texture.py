@@ -106,8 +106,9 @@ class Noise(_Noisy):
     """Add normal noise of a random strength, independent in every pixel and channel.
 
     `std` is its standard deviation as a share of white (255, 65535, or for float32 the maximum of the clip): `std=a`
-    draws from 0 to a, `std=(low, high)` from low to high. `fresh="frame"` draws new noise for each frame, as a detector
-    produces it; `fresh="clip"` repeats one pattern in all frames.
+    draws from 0 to a, `std=(low, high)` from low to high. The result is clipped to the range of the dtype; float32
+    frames are clipped at 0 only. `fresh="frame"` draws new noise for each frame, as a detector produces it;
+    `fresh="clip"` repeats one pattern in all frames.
 
     >>> frames = np.full((2, 8, 8, 1), 100, np.uint8)
     >>> noisy = Noise(std=0.1, fresh="clip").apply(frames, {"std": 0.1, "seed": 3})
@@ -138,7 +139,8 @@ class Speckle(_Noisy):
     """Multiply every pixel by a random number near 1: noise that grows with brightness, as in coherent imaging.
 
     `std` is the standard deviation of those numbers: `std=a` draws from 0 to a, `std=(low, high)` from low to high.
-    `fresh="frame"` draws new speckle for each frame; `fresh="clip"` repeats one pattern in all frames.
+    The result is clipped as that of Noise. `fresh="frame"` draws new speckle for each frame; `fresh="clip"` repeats one
+    pattern in all frames.
 
     >>> frames = np.array([0, 100], np.uint8).reshape(1, 1, 2, 1)
     >>> Speckle(std=0.5).apply(frames, {"std": 0.5, "seed": 1}).ravel().tolist()[0]

@@ -210,7 +210,8 @@ class Frame:
     stretch: height and width scaled separately
     none:    not scaled, centred, cropped or padded
 
-    `spacing_mm` is the pixel size of the target; it replaces the scale of `fit`, which then has no effect.
+    `spacing_mm` is the pixel size of the target; it replaces the scale of `fit`, which has no effect and must be "crop"
+    or "none".
     `Frame(height=150, width=150, spacing_mm=1.5)` shows 225 x 225 mm of every video, centred, cropped or padded with
     zeros, in one interpolation, so that sizes do not depend on the scanner. It needs the pixel size of each row (the
     manifest's columns spacing_down_mm and spacing_across_mm).

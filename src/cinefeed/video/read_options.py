@@ -21,8 +21,8 @@ class ReadOptions:
     axes:    order of an array's axes, one letter per axis: T time, H height, W width, C channels, Z slices, N samples
              ("HWT", "NTHW"); by default (N,) T, H, W (, C) for arrays, and the order in the header for NIfTI
     slice:   slice of a 4-D volume: the middle one, one by number, or each as a separate sample
-    window:  values that become black and white: those in the file (DICOM), none (numbers as stored), or the 1st and
-             99th percentile of the file
+    window:  values that become black and white: those in the file (DICOM, NIfTI), none (numbers as stored), or the 1st
+             and 99th percentile of the file
     stream:  index among the video streams of a file; by default the first that is not a cover picture
     frames:  images of a folder that are its frames, as a name pattern, such as "*.jpg" beside masks (a pattern with a /
              is matched against the path, such as "*/images/*"); by default all, which must then have one format

@@ -138,7 +138,8 @@ def probe(
     decode:   decode every frame; only this finds where a file breaks, and the exact time of every frame
     packets:  decode the first 16 frames and read the packets of the rest: a quarter of the time for 90 frames, less for
               more. All frames are decoded if a packet may not be a frame, or if the timestamps may not give the order
-              of the frames: MPEG-PS and TS, a start in mid-GOP, damage visible in the container, rare codecs
+              of the frames: HEVC, VP9, AV1 and rarer codecs, MPEG-PS and TS, a start in mid-GOP, damage visible in the
+              container
 
     A file that breaks keeps the frames before the break, and `metadata.error` describes the break. Raises SourceError
     if no frame can be read, the file is not a regular file, or it expands beyond `reading.limits`.

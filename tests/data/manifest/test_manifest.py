@@ -195,6 +195,8 @@ def test_a_split_needs_its_group_and_fractions():
     for val, test in ((0.5, 0.5), (-0.1, 0.1), (1.0, 0.1), (float("nan"), 0.1), (True, 0.1), ("a", 0.1)):
         with pytest.raises(SplitError, match=r"leave no rows for training|must be a fraction"):
             manifest().split(val=val, test=test, group=None)
+    with pytest.raises(SplitError, match="val=0 and test=0 split nothing off; give at least one"):
+        manifest().split(val=0.0, test=0, group=None)
     with pytest.raises(SplitError, match="3 parts need at least 3 groups; there is 1 value of 'id'"):
         manifest(1).split(val=0.1, test=0.1, group=None)
 

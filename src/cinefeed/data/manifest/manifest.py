@@ -343,15 +343,16 @@ class Manifest(ManifestTable):
 
         Args:
             val: Fraction of the rows for validation, at least 0 and less than 1.
-            test: Fraction of the rows for the test, likewise.
+            test: Fraction of the rows for the test, likewise; not both are 0.
             group: Column of patients, or of other units that must not leak; None if all rows are independent.
-            stratify: Label column; every part gets its share of each class, or of each tenth of a number's range (see
-                `label_type`).
+            stratify: Label column; every part gets its share of each class, or of each tenth of the groups in the order
+                of a number (see `label_type`); of fewer, larger ranges if there are few groups.
             seed: Seed of the split. The result is the same on any machine and for any order of the rows.
             keep: Column of an earlier split; groups keep their part in it, and only new groups are assigned.
 
         Raises SplitError for fractions out of range, fewer groups than parts, a class with fewer groups than parts, a
-        single class, and missing groups or labels; ColumnError for a missing column.
+        single class, a number that is equal for all groups, and missing groups or labels; ColumnError for a missing
+        column.
         """
         self._check_columns(group=group, stratify=stratify, keep=keep)
         seed = expect_integer(seed, name="Manifest.split: seed")
@@ -362,6 +363,8 @@ class Manifest(ManifestTable):
         rest = 1 - sum(fractions.values())
         if rest <= 0:
             raise SplitError(f"val={val} and test={test} leave no rows for training; their sum must be less than 1")
+        if rest == 1:
+            raise SplitError("val=0 and test=0 split nothing off; give at least one of them a fraction above 0")
         parts = assign_parts(
             groups=self.column(group or "id"),
             labels=None if stratify is None else self.column(stratify),

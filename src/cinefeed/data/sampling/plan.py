@@ -68,7 +68,8 @@ def draw(
         batch_size: If given, each stratum also has its expected draws in each full batch, and in each two, four or
             eight consecutive batches that form a global batch of several ranks.
 
-    Raises LabelError if the expected draws do not sum to an integer.
+    Raises LabelError if the expected draws are negative or not finite, or do not sum to an integer, and SettingError
+    for a batch size below 1.
 
     >>> plan = draw(np.array([0.5, 0.5, 2.0]), strata=np.array([0, 0, 1]))
     >>> np.bincount(plan.strata).tolist()
