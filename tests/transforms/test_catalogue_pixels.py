@@ -6,8 +6,9 @@ from scipy import ndimage
 
 from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo
+from cinefeed.transforms.fuse import apply_pointwise
 from cinefeed.transforms.intensity_curves import ClipPercentiles, Equalize, Gamma, Window
-from cinefeed.transforms.intensity_linear import Normalize
+from cinefeed.transforms.intensity_linear import Brightness, Contrast, Normalize
 from cinefeed.transforms.masks import CutOut, SectorMask
 from cinefeed.transforms.texture import Blur, Noise, Saturation, Speckle
 
@@ -224,3 +225,42 @@ def _above(height):
 def test_settings_of_the_pixels(make, message):
     with pytest.raises(SettingError, match=message):
         make()
+
+
+def hounsfield(channels=3):
+    return np.random.default_rng(1).normal(-300, 400, (3, 20, 30, channels)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("transform", "still"),
+    [
+        (Brightness(factor=0.2), {"factor": 1.0}),
+        (Contrast(factor=0.2), {"factor": 1.0}),
+        (Saturation(factor=0.2), {"factor": 1.0 + 1e-6}),
+        (Noise(std=0.1), {"std": 0.0, "seed": 1}),
+        (Speckle(std=0.1), {"std": 0.0, "seed": 1}),
+    ],
+)
+def test_negative_values_are_not_clipped(transform, still):
+    frames = hounsfield()
+    assert np.allclose(transform.apply(frames, still), frames, rtol=1e-4, atol=1e-2)
+    above_zero = np.abs(frames)
+    changed = transform.apply(above_zero, transform.sample(np.random.default_rng(0), INFO))
+    assert changed.min() >= 0
+
+
+def test_values_after_normalize_are_not_clipped():
+    frames = clip()
+    steps = [Normalize(mode="standard"), Brightness(factor=(1.5, 1.5)), Contrast(factor=(0.5, 0.5))]
+    fused = apply_pointwise([(each, each.sample(np.random.default_rng(0), INFO)) for each in steps], frames, None)
+    expected = (frames - frames.mean()) / frames.std() * 1.5
+    assert fused.min() < -0.3 and np.allclose(fused, expected * 0.5 + expected.mean() * 0.5, atol=1e-4)
+
+
+@pytest.mark.parametrize("transform", [Gamma(gamma=0.2), Equalize()])
+def test_a_curve_of_positive_values_refuses_negative_ones(transform):
+    parameters = transform.sample(np.random.default_rng(0), INFO)
+    with pytest.raises(SettingError, match=r"defined for values from 0, and a clip has values down to -.*window="):
+        transform.apply(hounsfield(), parameters)
+    with pytest.raises(SettingError, match="put the transform before Normalize"):
+        apply_pointwise([(Normalize(mode="standard"), {}), (transform, parameters)], clip(), None)

@@ -107,6 +107,10 @@ class Levels(Protocol):
         """Return the largest value of each frame, (frames,)."""
         ...
 
+    def lowest(self) -> float:
+        """Return the smallest value of the clip, at most 0."""
+        ...
+
     def mean_and_std(self) -> tuple[float, float]:
         """Return the mean and the standard deviation of the whole clip."""
         ...
@@ -118,6 +122,11 @@ class Levels(Protocol):
     def histogram(self, top: float) -> NDArray[np.int64]:
         """Return the number of pixels nearest to each of 256 levels from 0 to `top`."""
         ...
+
+
+def bottom_of(levels: Levels) -> float:
+    """Return the value to which a transform clips its result: 0, but none if the clip has negative values."""
+    return 0.0 if levels.lowest() == 0 else -math.inf
 
 
 class Pointwise(Transform, Protocol):

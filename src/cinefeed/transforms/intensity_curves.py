@@ -50,7 +50,7 @@ class Gamma(Curve):
     """Raise the clip's brightness to a random power: below 1 dark parts become brighter, above 1 darker.
 
     `gamma=a` draws from 1 - a to 1 + a, `gamma=(low, high)` from low to high. Black and white stay the same. White is
-    the largest number of the dtype, or, for float32, the maximum of the clip.
+    the largest number of the dtype, or, for float32, the maximum of the clip. A value below 0 is an error.
 
     >>> Gamma(gamma=0.2).apply(np.array([0, 64, 255], np.uint8).reshape(1, 1, 3, 1), {"gamma": 0.5}).ravel().tolist()
     [0, 128, 255]
@@ -71,10 +71,11 @@ class Gamma(Curve):
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
         """Return the values raised to the power."""
+        _check_not_negative(self, levels)
         if parameters["gamma"] == 1.0:
             return values.copy()
         top = _white(values.dtype, levels)
-        return _to_dtype(top * (np.maximum(values, 0) / np.float64(top)) ** parameters["gamma"], values.dtype)
+        return _to_dtype(top * (values / np.float64(top)) ** parameters["gamma"], values.dtype)
 
 
 @check_arguments()
@@ -147,6 +148,7 @@ class Equalize(Curve):
     No level may count more than `limit` times the mean of all 256; the excess is distributed over all levels. A limit
     of 1 has no effect, 3 is mild, and a large one is full equalisation. It equals CLAHE (Zuiderveld, Graphics Gems
     IV, 1994) with the whole clip as one tile: tiles computed for each frame would make still tissue flicker.
+    A value below 0 is an error.
 
     >>> frames = np.repeat(np.array([100, 101], np.uint8), 50).reshape(1, 10, 10, 1)
     >>> np.unique(Equalize(limit=1).apply(frames, {})).tolist()
@@ -165,6 +167,7 @@ class Equalize(Curve):
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
         """Return the values mapped by the cumulative sum of the clip's clipped histogram."""
+        _check_not_negative(self, levels)
         top = float(levels.frame_max().max(initial=0.0))
         counts = levels.histogram(top).astype(np.float64)
         if self.limit == 1 or top <= 0 or counts.sum() == 0:
@@ -176,6 +179,15 @@ class Equalize(Curve):
         share = (share - share[0]) / (share[-1] - share[0])
         at = np.clip(values * ((STEPS - 1) / np.float64(top)), 0, STEPS - 1)
         return _to_dtype(np.interp(at, np.arange(STEPS), share) * top, values.dtype)
+
+
+def _check_not_negative(transform: Curve, levels: Levels) -> None:
+    lowest = levels.lowest()
+    if lowest < 0:
+        raise SettingError(
+            f"{transform!r} is defined for values from 0, and a clip has values down to {lowest:g}; set "
+            "Frame(window=(black, white)), or put the transform before Normalize"
+        )
 
 
 def _white(dtype: np.dtype[Any], levels: Levels) -> float:

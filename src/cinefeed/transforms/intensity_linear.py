@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cinefeed.core.arguments import check_arguments
 from cinefeed.core.compiled import compiled, round_like
 from cinefeed.core.errors import SettingError, did_you_mean
-from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Levels, Parameters, dtype_of
+from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Levels, Parameters, bottom_of, dtype_of
 from cinefeed.transforms.drawing import ParameterRange, RangeSpec
 from cinefeed.video.pixel_levels import PixelLevels
 
@@ -177,10 +177,11 @@ class Normalize:
 @check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Brightness:
-    """Multiply the clip by a random factor, and clip to the range of its dtype; float32 frames are clipped at 0 only.
+    """Multiply the clip by a random factor, and clip to the range of its dtype.
 
-    `factor=a` draws from 1 - a to 1 + a, `factor=(low, high)` from low to high. It changes the meaning if grey levels
-    are measurements, as in calibrated CT or quantitative MRI. Before a Normalize by maximum it only clips.
+    `factor=a` draws from 1 - a to 1 + a, `factor=(low, high)` from low to high. float32 frames are clipped at 0 only,
+    and not at all if a value of the clip is below 0. It changes the meaning if grey levels are measurements, as in
+    calibrated CT or quantitative MRI. Before a Normalize by maximum it only clips.
 
     >>> clip = np.array([100, 200], np.uint8).reshape(1, 1, 2, 1)
     >>> Brightness(factor=0.2).apply(clip, {"factor": 1.5}).ravel().tolist()
@@ -202,11 +203,11 @@ class Brightness:
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
         """Return the frames times the factor, with the same dtype."""
-        return apply_linear(frames, parameters["factor"], 0.0, out=out)
+        return apply_linear(frames, PixelLevels(frames), gain=parameters["factor"], offset=0.0, out=out)
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
         """Return the values times the factor."""
-        return apply_linear(values, parameters["factor"], 0.0)
+        return apply_linear(values, levels, gain=parameters["factor"], offset=0.0)
 
 
 @check_arguments()
@@ -238,24 +239,26 @@ class Contrast:
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
         """Return the frames with changed contrast, with the same dtype."""
-        return apply_linear(frames, *self._gain_and_offset(parameters, PixelLevels(frames)), out=out)
+        return self._apply(frames, parameters, PixelLevels(frames), out=out)
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
         """Return the values with changed contrast."""
-        return apply_linear(values, *self._gain_and_offset(parameters, levels))
+        return self._apply(values, parameters, levels)
 
-    def _gain_and_offset(self, parameters: Parameters, levels: Levels) -> tuple[float, float]:
+    def _apply(
+        self, frames: Frames, parameters: Parameters, levels: Levels, *, out: NDArray[Any] | None = None
+    ) -> Frames:
         factor = parameters["factor"]
-        return factor, levels.mean_and_std()[0] * (1 - factor)
+        return apply_linear(frames, levels, gain=factor, offset=levels.mean_and_std()[0] * (1 - factor), out=out)
 
 
-def apply_linear(frames: Frames, gain: float, offset: float, *, out: NDArray[Any] | None = None) -> Frames:
+def apply_linear(
+    frames: Frames, levels: Levels, *, gain: float, offset: float, out: NDArray[Any] | None = None
+) -> Frames:
     """Return `frames * gain + offset` in the dtype of the frames: rounded, halves up, and clipped."""
     shape = (len(frames), frames.shape[3])
-    top = TOPS[frames.dtype]
-    return scale_values(
-        frames, np.full(shape, gain), np.full(shape, offset), bottom=0.0, top=top, out=out, dtype=frames.dtype
-    )
+    limits = {"bottom": bottom_of(levels), "top": TOPS[frames.dtype]}
+    return scale_values(frames, np.full(shape, gain), np.full(shape, offset), **limits, out=out, dtype=frames.dtype)
 
 
 def scale_values(

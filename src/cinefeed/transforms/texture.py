@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cinefeed.core.arguments import check_arguments
 from cinefeed.core.compiled import compiled, round_like
 from cinefeed.core.errors import SettingError, did_you_mean
-from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Parameters
+from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Parameters, bottom_of
 from cinefeed.transforms.drawing import ParameterRange, RangeSpec
 from cinefeed.video.pixel_levels import PixelLevels
 
@@ -57,7 +57,8 @@ class Saturation:
         channels = frames.shape[3]
         planes = np.empty((channels, frames.size // channels), frames.dtype)
         cv2.split(np.ascontiguousarray(frames).reshape(1, -1, channels), list(planes[:, None]))
-        saturate(planes, np.float32(parameters["factor"]), np.float32(TOPS[frames.dtype]))
+        bottom, top = bottom_of(PixelLevels(planes)), TOPS[frames.dtype]
+        saturate(planes, np.float32(parameters["factor"]), np.float32(bottom), np.float32(top))
         cv2.merge(list(planes[:, None]), result.reshape(1, -1, channels))
         return result
 
@@ -94,6 +95,7 @@ class _Noisy:
             fresh,
             np.float32(shift),
             np.float32(gain),
+            np.float32(bottom_of(PixelLevels(frames))),
             np.float32(TOPS[frames.dtype]),
             result.reshape(shape),
         )
@@ -107,8 +109,8 @@ class Noise(_Noisy):
 
     `std` is its standard deviation as a share of white (255, 65535, or for float32 the maximum of the clip): `std=a`
     draws from 0 to a, `std=(low, high)` from low to high. The result is clipped to the range of the dtype; float32
-    frames are clipped at 0 only. `fresh="frame"` draws new noise for each frame, as a detector produces it;
-    `fresh="clip"` repeats one pattern in all frames.
+    frames are clipped at 0 only, and not at all if a value of the clip is below 0. `fresh="frame"` draws new noise for
+    each frame, as a detector produces it; `fresh="clip"` repeats one pattern in all frames.
 
     >>> frames = np.full((2, 8, 8, 1), 100, np.uint8)
     >>> noisy = Noise(std=0.1, fresh="clip").apply(frames, {"std": 0.1, "seed": 3})
@@ -200,20 +202,20 @@ class Blur:
 
 
 @compiled
-def saturate(planes: NDArray[Any], factor: np.float32, top: np.float32) -> None:
+def saturate(planes: NDArray[Any], factor: np.float32, bottom: np.float32, top: np.float32) -> None:
     """Scale the differences of red, green and blue, `planes` (3, pixels), from their grey by `factor`, in place.
 
     Grey is that of BT.601, as in JPEG. Splitting, this loop and merging by OpenCV take 0.4 ms for 16 x 112 x 112; a
     loop over interleaved pixels took 1.0.
     """
     reds, greens, blues = planes[0], planes[1], planes[2]
-    none, rest = np.float32(0), np.float32(1) - factor
+    rest = np.float32(1) - factor
     for k in range(reds.size):
         red, green, blue = np.float32(reds[k]), np.float32(greens[k]), np.float32(blues[k])
         grey = rest * (np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue)
-        reds[k] = round_like(min(max(red * factor + grey, none), top), planes)
-        greens[k] = round_like(min(max(green * factor + grey, none), top), planes)
-        blues[k] = round_like(min(max(blue * factor + grey, none), top), planes)
+        reds[k] = round_like(min(max(red * factor + grey, bottom), top), planes)
+        greens[k] = round_like(min(max(green * factor + grey, bottom), top), planes)
+        blues[k] = round_like(min(max(blue * factor + grey, bottom), top), planes)
 
 
 @compiled
@@ -231,6 +233,7 @@ def add_noise(
     fresh: bool,
     shift: np.float32,
     gain: np.float32,
+    bottom: np.float32,
     top: np.float32,
     out: NDArray[Any],
 ) -> None:
@@ -251,4 +254,4 @@ def add_noise(
             total = np.int32((pairs * np.uint64(0x0001000100010001)) >> np.uint64(48))
             number = np.float32(total - np.int32(1020)) * np.float32(1 / 209.02153)
             value = np.float32(values[k])
-            to[k] = round_like(min(max(value + number * (shift + gain * value), np.float32(0)), top), out)
+            to[k] = round_like(min(max(value + number * (shift + gain * value), bottom), top), out)

@@ -37,6 +37,10 @@ class PixelLevels:
             return np.zeros(self.frames)
         return np.asarray(self.pixels.reshape(self.frames, -1).max(axis=1, initial=0), np.float64)
 
+    def lowest(self) -> float:
+        """Return the smallest value, at most 0."""
+        return float(self.pixels.min(initial=0)) if self.pixels.dtype.kind == "f" else 0.0
+
     def mean_and_std(self) -> tuple[float, float]:
         """Return mean and standard deviation, by OpenCV: 0.07 ms for 25 x 150 x 150 bytes, NumPy took 1.4."""
         if self.pixels.size == 0:
@@ -87,6 +91,13 @@ class TableLevels:
             return np.broadcast_to(values[:, 0], (self.frames, values.shape[2]))[np.arange(self.frames), largest]
         values, counts = self._values_and_counts(by_frame=True)
         return np.asarray(np.where(counts > 0, values, -np.inf).reshape(self.frames, -1).max(axis=1, initial=-np.inf))
+
+    def lowest(self) -> float:
+        """Return the smallest value of the clip, at most 0."""
+        if self._table.dtype.kind != "f" or self._table.min() >= 0:
+            return 0.0
+        values, counts = self._values_and_counts()
+        return float(np.where(counts > 0, values, 0.0).min())
 
     def mean_and_std(self) -> tuple[float, float]:
         """Return the mean and standard deviation of the clip, summed as by OpenCV."""
