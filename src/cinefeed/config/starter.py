@@ -296,13 +296,13 @@ def _transforms(frame: Sequence[Setting]) -> list[Setting]:
         ]
     )
     return [
-        *scaled,
         Setting(name="[[transforms]]", why=f"weak ones, the same for all frames of a clip; {warning}"),
         Setting(name="name", value="Rotate", why="preview: cinefeed inspect --transforms THIS_FILE"),
         Setting(name="degrees", value=10.0, why="in both directions"),
         Setting(name="[[transforms]]"),
         Setting(name="name", value="Shift", why="so that the network does not rely on positions"),
         Setting(name="pixels", value=float(pixels), why="a twentieth of the frame"),
+        *scaled,  # last: the moves are then fused with the fit of the frame, in one interpolation
     ]
 
 
