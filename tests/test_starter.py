@@ -154,7 +154,8 @@ def test_the_window_is_that_of_the_training_rows():
 def test_a_window_of_the_files_is_enough_and_an_unknown_range_is_said():
     table, _ = table_of(stored("MONOCHROME2 12", bits=12, window=(40.0, 400.0)))
     assert (table["frame"]["dtype"], "window" in table["frame"]) == ("uint16", False)
-    table, _ = table_of(stored("float32", bits=32))  # Normalize is last: one interpolation with the fit of the frame
+    table, _ = table_of(stored("float32", bits=32, window=(0.0, 1.0)))
+    # Normalize is last: one interpolation with the fit of the frame
     assert [each["name"] for each in table["transforms"]] == ["Rotate", "Shift", "Normalize"]
     table, text = table_of(stored("uint16", bits=16))
     assert "window" not in table["frame"]
