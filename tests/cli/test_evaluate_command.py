@@ -134,6 +134,13 @@ def test_compare_shows_paired_differences(compared, tmp_path):
     assert "a and b are identical: both predict the same values for all 60 videos" in same
     alone = json.loads(compared(words[0], words[0], "--json", "--resamples", 50))
     assert all(each["difference"] == 0 for each in alone["targets"]["sick"]["metrics"].values())
+    table = pq.read_table(words[0])
+    healthy = pa.array([1 - each for each in table["score"].to_pylist()])
+    scores = {"score_well": healthy, "score_sick": table["score"]}
+    pq.write_table(pa.table({**{each: table[each] for each in ("id", "split", "target")}, **scores}), words[1])
+    for pair in (words[:2], words[1::-1]):  # the table does not name its target: it is that of the run
+        named = json.loads(compared(*pair, "--json", "--resamples", 50))["targets"]
+        assert list(named) == ["sick"] and named["sick"]["same_scores"]
 
 
 def test_options_for_several_targets_and_covariates(cinefeed, manifest, tmp_path):

@@ -172,7 +172,8 @@ def test_whole_numbers_with_gaps_are_classes_by_their_own_name():
             ColumnError,
             "no column 'target'; a table .* 'score_<class>' .*; did you mean 'targt'",
         ),
-        ("target,scor\n1.5,2\n", {}, ColumnError, "no column 'score' for 'target'; did you mean 'scor'"),
+        ("target_a,score_b,score_c\nb,0,1\n", {}, ColumnError, "'target_a'; rename it to 'target', .* 'score_b'"),
+        ("target,scor\n1.5,2\n", {}, ColumnError, "no column 'score' or .* for 'target'; did you mean 'scor'"),
         (
             "target,score_x,score_y\nz,0.1,0.2\n",
             {},

@@ -305,8 +305,8 @@ def _select_targets(predictions: Predictions, names: list[str] | None) -> Predic
     """Return predictions of some targets; a single target without a name is given the single name."""
     if names is None:
         return predictions
-    if len(names) == len(predictions.targets) == 1 and predictions.targets[0].name == "target":
-        return replace(predictions, targets=(replace(predictions.targets[0], name=names[0]),))
+    if len(names) == 1:
+        predictions = predictions.named(names[0])
     return replace(predictions, targets=tuple(predictions.target(name) for name in names))
 
 

@@ -50,7 +50,8 @@ def compare(
 
     Args:
         a: Predictions of the first model.
-        b: Predictions of the second model, for the same videos and labels.
+        b: Predictions of the second model, for the same videos and labels. A table with a single target that has no
+            name (columns `target` and `score`) is compared with the single target of the other.
         part: The part to compare on.
         unit: The column that identifies the units, as in `assess`.
         cluster: The column that identifies the clusters, as in `assess`; it may be missing in one of the tables.
@@ -64,9 +65,22 @@ def compare(
     Raises TableError if the tables contain different videos, LabelError if they contain different labels.
     """
     resampling = Resampling(resamples=resamples, level=level, seed=seed)
+    if len(a.targets) == len(b.targets) == 1:
+        a, b = a.named(b.targets[0].name), b.named(a.targets[0].name)
     first, second = a.part(part), b.part(part)
-    _check_same("targets", {target.name for target in a.targets}, {target.name for target in b.targets})
-    _check_same(f"videos in {part!r}", set(first.table["id"].to_pylist()), set(second.table["id"].to_pylist()))
+    _check_same(
+        "targets",
+        {target.name for target in a.targets},
+        {target.name for target in b.targets},
+        advice="compare runs with the same targets; the columns of a table name them: target_<name>, "
+        "score_<name>_<class>",
+    )
+    _check_same(
+        f"videos in {part!r}",
+        set(first.table["id"].to_pylist()),
+        set(second.table["id"].to_pylist()),
+        advice="compare runs with the same manifest and split; a table needs their ids in its column 'id'",
+    )
     targets = {}
     for target in a.targets:
         other = b.target(target.name)
@@ -158,19 +172,27 @@ def _reason(name: str, a: Any, b: Any) -> str:
     return str(a.reasons.get(name) or b.reasons.get(name) or "")
 
 
-def _check_same(what: str, a: Set[Any], b: Set[Any]) -> None:
+def _check_same(what: str, a: Set[Any], b: Set[Any], *, advice: str) -> None:
     if a != b:
-        only_a, only_b = sorted(map(str, a - b)), sorted(map(str, b - a))
-        examples = ", ".join([*only_a, *only_b][:3])
-        raise TableError(
-            f"the {what} differ: {len(a & b)} in both, {len(only_a)} only in a, {len(only_b)} only in b ({examples} "
-            "...); compare runs with the same manifest and split"
-        )
+        only_a, only_b = _examples(a - b), _examples(b - a)
+        raise TableError(f"the {what} differ: {len(a & b)} in both, {only_a} only in a, {only_b} only in b; {advice}")
+
+
+def _examples(names: Set[Any]) -> str:
+    """Return the number of names, and the first three.
+
+    >>> _examples({"age"}), _examples({1, 2, 3, 4}), _examples(set())
+    ('1 (age)', '4 (1, 2, 3 ...)', '0')
+    """
+    first = ", ".join(sorted(map(str, names))[:3]) + " ..." * (len(names) > 3)
+    return f"{len(names)} ({first})" if names else "0"
 
 
 def _check_pairs(a: Units, b: Units, target: TargetColumns) -> None:
     """Raise TableError if the units differ, LabelError if their labels differ."""
-    _check_same(f"units with a {target.name!r} label", set(a.names), set(b.names))
+    _check_same(
+        f"units with a {target.name!r} label", set(a.names), set(b.names), advice="compare runs with the same manifest"
+    )
     differs = a.targets != b.targets if target.classes else ~np.isclose(a.targets, b.targets)
     if differs.any():
         first = int(np.flatnonzero(differs)[0])

@@ -93,6 +93,12 @@ class Predictions:
                 return target
         raise ColumnError(f"there is no target {name!r}; {did_you_mean(name, [each.name for each in self.targets])}")
 
+    def named(self, name: str) -> "Predictions":
+        """Return the predictions with a name for the single target of a table whose columns do not name it."""
+        if len(self.targets) == 1 and self.targets[0].name == "target":
+            return replace(self, targets=(replace(self.targets[0], name=name),))
+        return self
+
     def labelled(self, target: str | TargetColumns) -> NDArray[np.bool_]:
         """Return whether each row has a label of a target, bool (rows,)."""
         columns = self.target(target) if isinstance(target, str) else target
@@ -269,7 +275,9 @@ def _infer_target(
             )
         return TargetColumns(name=name, task="binary", classes=order, target=target, scores=(score,))
     if not own or task == "regression":
-        raise ColumnError(f"there is no column {score!r} for {target!r}; {did_you_mean(score, columns)}")
+        alone = next((each for each in columns if several and len(names) == 1 and each.startswith("score")), None)
+        advice = f"rename it to 'target', for scores such as {alone!r}" if alone else did_you_mean(score, columns)
+        raise ColumnError(f"there is no column {score!r} or '{score}_<class>' for {target!r}; {advice}")
     order = tuple(classes) if classes is not None else tuple(each.removeprefix(f"{score}_") for each in own)
     score_columns = tuple(f"{score}_{each}" for each in order)
     for column in [*score_columns, *(f"{score}_{label}" for label in class_labels)]:
