@@ -74,14 +74,16 @@ def test_without_a_group_the_columns_that_it_could_be_are_named():
         ward=[f"w{row // 4}" for row in range(60)],
         patient_key=PATIENTS,
         note=["n"] * 60,
+        study=[f"s{row // 2}" if row < 40 else None for row in range(60)],
     )
     assert group_candidates(manifest, target="age") == [
         "patient_key (30 values in 60 rows)",
+        "study (20 values in 40 of 60 rows)",
         "ward (15 values in 60 rows)",
     ]
     with pytest.raises(ArgumentError, match=r"split needs group; .*group='patient_key'"):
         manifest.split(val=0.1, test=0.1)
-    with pytest.raises(SettingError, match=r"candidates: patient_key \(30 values in 60 rows\), ward"):
+    with pytest.raises(SettingError, match=r"candidates: patient_key \(30 values in 60 rows\), study"):
         starter(manifest, path="m.parquet", target="age", group=None)
     table, text = table_of(manifest, group=False)
     assert table["data"]["split"]["group"] is False

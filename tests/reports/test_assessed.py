@@ -2,12 +2,14 @@ import json
 import re
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_runs import made_baselines, made_predictions, write_run
 from test_figures import words
 from test_page import Page, requests
 
+import cinefeed as cf
 from cinefeed.core.text import format_number
 from cinefeed.metrics.assess import assess
 from cinefeed.reports import results as assessed
@@ -183,9 +185,17 @@ def test_what_folds_say_of_threshold_and_interval(tmp_path):
 
 
 def test_patients_studies_and_videos_are_counted(tmp_path):
-    counts = run_data(write_run(tmp_path / "run", tasks={"ef": "regression"})).counts
+    run = write_run(tmp_path / "run", tasks={"ef": "regression"})
+    counts = run_data(run).counts
     assert counts.names == ["patient <1>s", "studies", "videos"]
     assert counts.parts == [("train", [50, 50, 100]), ("val", [15, 15, 30]), ("test", [15, 15, 30])]
+    manifest = cf.Manifest.read(run / "manifest.parquet")
+    names = [name if row % 4 < 2 else None for row, name in enumerate(manifest.column("study").to_pylist())]
+    table = manifest.table.set_column(manifest.table.schema.names.index("study"), "study", pa.array(names))
+    cf.Manifest.from_table(table, root=manifest.root).write(run / "manifest.parquet")
+    counts = run_data(run).counts
+    assert counts.names == ["patient <1>s", "studies", "videos without a study", "videos"]
+    assert counts.parts[0] == ("train", [50, 25, 50, 100])
 
 
 def test_limits_of_agreement_are_written_and_drawn():

@@ -248,8 +248,17 @@ def _counts(path: Path, settings: str) -> tuple[Counts | None, bool, str | None]
     parts.sort(key=lambda part: _PARTS.index(part) if part in _PARTS else len(_PARTS))
     tables = [table.filter(pc.equal(table["split"], part)) for part in parts]
     views = any(name.startswith("path:") for name in table.schema.names)
-    names = [*(plural(name) for name in columns), "rows of several views" if views else "videos"]
-    numbers = [[*(pc.count_distinct(rows[name]).as_py() for name in columns), rows.num_rows] for rows in tables]
+    names: list[str] = []
+    numbers: list[list[int]] = [[] for _ in tables]
+    for name in columns:
+        values = [rows[name] for rows in tables]
+        names.append(plural(name))
+        missing = any(column.null_count for column in values)
+        names += [f"{'rows' if views else 'videos'} without a {name}"] if missing else []
+        for row, column in zip(numbers, values, strict=True):
+            row += [pc.count_distinct(column).as_py(), *([column.null_count] if missing else [])]
+    names.append("rows of several views" if views else "videos")
+    numbers = [[*row, rows.num_rows] for row, rows in zip(numbers, tables, strict=True)]
     return Counts(names=names, parts=list(zip(parts, numbers, strict=True))), private, manifest.verified
 
 

@@ -26,7 +26,8 @@ def group_candidates(manifest: ManifestTable, *, target: str = "") -> list[str]:
         rank = next((index for index, hint in enumerate(_GROUPS) if hint in name.lower()), len(_GROUPS))
         # Classes have repeated values too: columns with other names need few rows per value.
         if name != target and 1 < count <= len(manifest) and (rank < len(_GROUPS) or 4 * count >= len(column)):
-            candidates.append((rank, -count, f"{name} ({count} values in {len(manifest)} rows)"))
+            some = f"{len(column) - column.null_count} of " if column.null_count else ""
+            candidates.append((rank, -count, f"{name} ({count} values in {some}{len(manifest)} rows)"))
     return [text for _, _, text in sorted(candidates)]
 
 
