@@ -1,5 +1,6 @@
 """`cinefeed train`: folds, and a run that was asked to leave."""
 
+import itertools
 import json
 
 import pytest
@@ -16,10 +17,14 @@ def test_folds_train_a_run_each(cinefeed, manifest, tmp_path):
     assert done.code == 0, done.err
     assert "fold1 of 2\n" in done.err and "fold2 of 2\n" in done.err
     assert {"rmse", "mae"} <= set(done.json["metrics"]) and done.json["folds"]["rmse"]["folds"] == 2
+    assert done.json["report"] == str(out / "report.html")
+    for folder, name in itertools.product((out, out / "fold1", out / "fold2"), ("report.html", "methods.md")):
+        assert (folder / name).is_file()
     assert (out / "fold1" / "run.json").exists() and (out / "fold2" / "run.json").exists()
     done = cinefeed("train", manifest, *FLOW, "--val", 0.3, "--folds", 2, "--out", out)
     assert "fold1 of 2" not in done.err  # it is finished
     assert "out of fold:" in done.out and "rmse, mean of 2 folds: " in done.out
+    assert "threshold" not in done.out and done.out.endswith(f"-> {out / 'report.html'}\n")
 
 
 def test_folds_and_torchrun_exclude_each_other(cinefeed, manifest, tmp_path, monkeypatch):

@@ -182,6 +182,7 @@ def test_what_folds_say_of_threshold_and_interval(tmp_path):
         page = PageData(title="t", kind="k", assessment=assessment | {"cluster": cluster}, folds=folds)
         text = " ".join(Page(render(page)).text.split())
         assert f"The intervals of the results above resample {units}." in text and "the mean over the folds" in text
+        assert "each fold has the threshold of its own validation part, and all together have the mean" in text
 
 
 def test_patients_studies_and_videos_are_counted(tmp_path):

@@ -12,6 +12,7 @@ from cinefeed.config import Settings
 from cinefeed.core.errors import CinefeedError, MissingExtraError, SettingError
 from cinefeed.core.locks import write_lock
 from cinefeed.metrics.display import assessment_lines, baseline_lines
+from cinefeed.metrics.names import folds_note
 from cinefeed.training.doubts import doubt_lines
 from cinefeed.training.run import (
     CHECKPOINT,
@@ -171,7 +172,7 @@ def finish(result: RunResult, *, as_json: bool) -> None:
 
 
 def _finish_folds(settings: Settings, *, folds: int, overwrite: bool, as_json: bool) -> None:
-    """Run the cross-validation, and print its results."""
+    """Run the cross-validation, write its report and that of each fold, and print the results."""
     from cinefeed.training.fit import train as run_training
     from cinefeed.training.folds import train_folds
 
@@ -190,12 +191,23 @@ def _finish_folds(settings: Settings, *, folds: int, overwrite: bool, as_json: b
         for name, each in result.folds.items()
         if each["low"] is not None
     }
+    with write_lock(result.folder, folder=True):
+        page = _page(result.folder)
+        for number in range(1, folds + 1) if page is not None else ():
+            _page(result.folder / f"fold{number}")
+    reason = folds_note(read_assessment(result.folder)["parts"]) if fold_figures else ""
     emit(
-        {"run": str(result.folder), "metrics": result.metrics, "folds": result.folds},
+        {
+            "run": str(result.folder),
+            "report": None if page is None else str(page),
+            "metrics": result.metrics,
+            "folds": result.folds,
+        },
         as_json=as_json,
         text=f"out of fold:\n{_results(result.folder)}\n"
         + "".join(f"{name}, mean of {folds} folds: {text}\n" for name, text in fold_figures.items())
-        + f"-> {result.folder}",
+        + (f"{reason}\n" if reason else "")
+        + f"-> {page or result.folder}",
     )
 
 

@@ -43,6 +43,23 @@ def estimate_text(estimate: Mapping[str, Any] | None) -> str:
     return format_number(estimate.get("value")) + interval
 
 
+def folds_note(parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Return why the mean over folds differs from the value of all folds together; "" without two classes.
+
+    `parts` are those of an assessment.
+
+    >>> folds_note({"test": {"ef": {"classes": []}}})
+    ''
+    """
+    if not any(len(target["classes"]) == 2 for targets in parts.values() for target in targets.values()):
+        return ""
+    return (
+        "Metrics of predicted classes, such as accuracy and F1, differ between the mean over the folds and all folds "
+        "together: each fold has the threshold of its own validation part, and all together have the mean of these "
+        "thresholds."
+    )
+
+
 def positive_class_note(classes: Sequence[str], *, of: str = "") -> str:
     """Return which of two classes the sensitivity is about, and how to swap them; "" for any other number of classes.
 

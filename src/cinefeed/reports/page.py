@@ -12,6 +12,7 @@ from cinefeed.core.moving import animated_webp
 from cinefeed.feed.feed import Feed
 from cinefeed.metrics.assess import assess
 from cinefeed.metrics.headline import headline_sentences
+from cinefeed.metrics.names import folds_note
 from cinefeed.metrics.predictions import Task, read_predictions
 from cinefeed.metrics.thresholds import ThresholdRule
 from cinefeed.reports import results
@@ -126,7 +127,7 @@ def render(page: PageData) -> str:
         else results.results(
             page.assessment, page.predictions, folds=page.is_cross_validation, baselines=page.baselines
         ),
-        folds=_folds(page.folds),
+        folds=_folds(page.folds, page.assessment),
         worst=worst,
         several_targets=page.predictions is not None and len(page.predictions.targets) > 1,
         saliency=saliency,
@@ -219,8 +220,8 @@ def _saliency(pictures: Pictures | None) -> list[tuple[str, str, str]]:
     return animations
 
 
-def _folds(folds: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the table of a cross-validation: the mean over the folds, then each fold."""
+def _folds(folds: Mapping[str, Any] | None, assessment: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the table of a cross-validation, the mean over the folds, then each fold, and a note on the mean."""
     if not folds or not folds.get("runs"):
         return None
     runs = folds["runs"]
@@ -228,7 +229,8 @@ def _folds(folds: Mapping[str, Any] | None) -> dict[str, Any] | None:
     for name, estimate in folds["metrics"].items():
         of_runs = [cell({"value": run["metrics"].get(name)}) for run in runs]
         rows.append((title(name), [cell({**estimate, "value": estimate["mean"]}), *of_runs]))
-    return {"head": ["mean", *(f"fold {run['fold']}" for run in runs)], "rows": rows}
+    note = folds_note((assessment or {}).get("parts", {}))
+    return {"head": ["mean", *(f"fold {run['fold']}" for run in runs)], "rows": rows, "note": note}
 
 
 def _as_file(methods: Methods) -> str:
