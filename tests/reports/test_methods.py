@@ -128,8 +128,13 @@ def test_every_target_is_items_of(measured):
 def test_files_that_failed_are_counted_with_missing_labels():
     failures = [{"id": "a", "path": "a", "error": "b"}]
     toml = '[data]\ntarget = "ef"\nmissing = "drop"'
-    text = items_of(toml, failures=failures, flow=[("rows", 3)])["Missing data"]
+    texts = items_of(toml, failures=failures, flow=[("rows", 3)])
+    assert texts["Who is included"].startswith("All readable rows of the manifest, if they have a label. author:")
+    where = items_of(toml + '\nwhere = { site = ["x"] }')["Who is included"]
+    assert where.startswith("Rows with site = x, if they have a label. author:")
+    text = texts["Missing data"]
     assert text.startswith("Rows without a label are left out and counted below. 1 file could not be read to the end")
+    assert "those without a frame that can be read are left out, the others are used" in text
 
 
 def test_pictures_are_counted():

@@ -34,7 +34,10 @@ def test_rows_without_a_frame_are_left_out_and_damaged_ones_are_listed():
     assert left_out(selected, rows).startswith("1 of 3 rows has no frame that can be read, and is left out")
     assert left_out(rows, rows) == ""
     assert rows.column("path").to_pylist() == ["0.npy", "1.npy"]
-    assert [each["error"] for each in failures] == ["breaks after 3", "no video"]
+    assert [each["error"] for each in failures] == [
+        "breaks after 3; the row is used",
+        "no video; the row is left out",
+    ]
     assert rows.history[-1] == ("with frames that can be read", 2)
     with pytest.raises(TableError, match=r"none of 1 rows has a readable frame; 0.npy: no video"):
         usable_rows(probed(["no video"], [None]))
@@ -46,8 +49,8 @@ def test_damaged_frames_are_listed_and_their_rows_stay():
     rows, failures = usable_rows(Manifest.from_table(table))
     assert len(rows) == 3
     assert [(each["path"], each["error"]) for each in failures] == [
-        ("0.npy", "frames 2 to 3 are damaged"),
-        ("1.npy", "breaks after 30; frames 3 to 7, 12 to 12 are damaged"),
+        ("0.npy", "frames 2 to 3 are damaged; the row is used"),
+        ("1.npy", "breaks after 30; frames 3 to 7, 12 to 12 are damaged; the row is used"),
     ]
 
 

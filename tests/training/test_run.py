@@ -1,4 +1,5 @@
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from cinefeed.core.errors import SettingError
 from cinefeed.core.files import write_atomically
 from cinefeed.core.locks import write_lock
 from cinefeed.training.run import (
+    READER_PACKAGES,
     check_out,
     check_same,
     clear,
@@ -94,6 +96,8 @@ def test_versions_and_device():
     result = versions()
     assert {"cinefeed", "python", "numpy", "keras", "backend", "device", result["backend"]} <= set(result)
     assert result["device"] == device() != ""
+    readers = {name for name in READER_PACKAGES if find_spec(name) is not None}
+    assert readers == set(result) & set(READER_PACKAGES), "of the readers those that are installed"
 
 
 FEED = {

@@ -13,6 +13,7 @@ def versions_of_decoder() -> dict[str, str]:
 
 def versions_of_network() -> dict[str, str]:
     """Return the versions, and the device, that decide the last digits of what a network computes."""
-    from cinefeed.training.run import versions
+    from cinefeed.training.run import READER_PACKAGES, versions
 
-    return {name: version for name, version in versions().items() if name not in ("python", "platform")}
+    other_names = ("python", "platform", *READER_PACKAGES)  # machines may have other readers, without any use
+    return {name: version for name, version in versions().items() if name not in other_names}

@@ -222,7 +222,8 @@ def _limits(page: PageData) -> list[str]:
     lines += [f"Not checked: {page.missing_checks}."] if page.missing_checks else []
     lines += [*page.warnings]
     if page.failures:
-        lines.append(f"{format_count(len(page.failures), 'file')} could not be read to the end.")
+        count = format_count(len(page.failures), "file")
+        lines.append(f"{count} could not be read to the end; those without any readable frame are left out.")
     return [f"- {each if each.startswith('All parts') else markdown_text(each)}" for each in lines]
 
 

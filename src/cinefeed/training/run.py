@@ -52,6 +52,7 @@ _FILES = (
     "failures.json pixels.json worst.npz saliency.npz model.onnx model.keras run.json report.html"
 ).split()
 _EDITABLE = ("methods.md", "README.md")  # authors may edit them; report and export rewrite them if nobody has
+READER_PACKAGES = ("pydicom", "imagecodecs", "h5py", "nibabel")  # optional
 _COPY_AGAIN = "copy the run again from its original folder, or train again with --overwrite (overwrite=True)"
 _NO_MATTER = {"train": frozenset({"out"}), "feed": runtime_fields(FeedOptions)}  # these do not change results
 
@@ -274,7 +275,10 @@ def unchanged_text(path: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of all libraries that affect results, those of installed plug-ins too, and the device."""
+    """Return the versions of all libraries that affect results, and the device.
+
+    Those of readers and of plug-ins are listed if they are installed.
+    """
     import keras
 
     backend = keras.config.backend()
@@ -284,10 +288,13 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
-    for name in packages:
+    for name in [*packages, *READER_PACKAGES]:
         try:
             library_versions[name] = version(name)
-        except PackageNotFoundError:  # built from source, under another name
+        except PackageNotFoundError:
+            if name in READER_PACKAGES:
+                continue
+            # built from source, under another name
             library_versions[name] = str(getattr(sys.modules.get(name), "__version__", "unknown"))
     return {**library_versions, **plugin_versions(), "backend": backend, "device": device()}
 

@@ -117,8 +117,9 @@ def check_folds(rows: Manifest, settings: Settings) -> None:
 
 
 def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
-    """Return the rows that have frames, and a list of rows with an error or damaged frames, with the reason.
+    """Return the rows that have frames, and a list of rows with an error or damaged frames.
 
+    The `error` of such a row has the reason, and whether the row is used or left out.
     Rows with damaged frames are kept: reading such a frame raises an error or returns FFmpeg's concealment. An empty
     list proves that all files can be read only if `manifest.verified` is "decode".
     """
@@ -127,12 +128,14 @@ def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
         manifest.column(name).to_pylist() if name in names else [None] * len(manifest) for name in ("error", "damaged")
     ]
     if any(any(values) for values in columns):
-        for name, path, error, ranges in zip(
+        columns.append(manifest.column("num_frames").to_pylist() if "num_frames" in names else [1] * len(manifest))
+        for name, path, error, ranges, frames in zip(
             manifest.column("id").to_pylist(), manifest.display_names().to_pylist(), *columns, strict=True
         ):
             reasons = [error] * bool(error) + ([f"frames {frames_in_words(ranges)} are damaged"] if ranges else [])
             if reasons:
-                failures.append({"id": name, "path": path, "error": "; ".join(reasons)})
+                outcome = "the row is used" if frames else "the row is left out"
+                failures.append({"id": name, "path": path, "error": "; ".join([*reasons, outcome])})
     if "num_frames" not in manifest.table.column_names:
         return manifest, failures
     playable = np.flatnonzero(np.asarray(manifest.column("num_frames").fill_null(0)) > 0)
