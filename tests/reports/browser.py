@@ -29,6 +29,9 @@ _LOOK = """(() => {
       && box(each).right > innerWidth + 1).length,
     wide: document.documentElement.scrollWidth - innerWidth,
     clipped: [...document.querySelectorAll('.scroll')].filter(each => each.scrollWidth > each.clientWidth + 1).length,
+    unmarked: [...document.querySelectorAll('.scroll, section > figure')].filter(each =>
+      each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).backgroundImage === 'none'
+      && getComputedStyle(each, '::before').content === 'none').length,
     text: document.body.innerText,
   };
 })()"""

@@ -60,7 +60,7 @@ def test_a_run_in_a_browser(page, browser):
     assert look["wide"] <= 0 and look["beyond"] == 0 and look["clipped"] == 0
     assert ("This page shows patient images" in look["text"]) == (name not in PICTURES)
     narrow = browser.open(path, width=420).look
-    assert narrow["wide"] <= 0 and narrow["beyond"] == 0
+    assert narrow["wide"] <= 0 and narrow["beyond"] == 0 and narrow["unmarked"] == 0
     printed = browser.as_printed(width=PAPER)
     assert printed["wide"] <= 0 and printed["beyond"] == 0 and printed["clipped"] == 0 and printed["flat"] == 0
     assert 3 <= page_count(browser.print()) <= 30
@@ -78,6 +78,7 @@ def test_faults_are_detected(browser, tmp_path):
     bad = tmp_path / "bad.html"
     bad.write_text(
         '<meta charset="utf-8"><main><img src="http://example.invalid/x.png"><img src="data:image/png;base64,AAAA">'
+        "<div class='scroll' style='width:50px;overflow:auto'><p style='width:99px'></div>"
         "<figure></figure><div style='width:3000px'>wide</div><script>console.error('no'); missing()</script></main>"
     )
     visit = browser.open(bad)
@@ -85,3 +86,4 @@ def test_faults_are_detected(browser, tmp_path):
     assert len(visit.console) >= 2
     look = visit.look
     assert look["blank"] == 2 and look["flat"] == 1 and look["wide"] > 1000 and look["beyond"] > 0
+    assert look["unmarked"] == 1

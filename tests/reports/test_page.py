@@ -192,6 +192,10 @@ def test_a_feed_before_training(feed, tmp_path):
     assert set(page.downloads) == {"labels", "balance", "clips", "pixels"}
     assert page.sections == ["flow", "labels", "clips", "failures"]
     assert "12 videos, 12 draws an epoch" in page.text and "no frame decodes" in page.text
+    assert "x.mp4" in page.text and "<th>path</th>" in html
+    same = [{"id": "x.mp4", "path": "x.mp4", "error": "no frame decodes"}]
+    html = inspect_page(feed, out=path, failures=same).read_text()
+    assert html.count("x.mp4") == 1 and "<th>path</th>" not in html
 
 
 def test_a_feed_without_a_label(feed, tmp_path):
