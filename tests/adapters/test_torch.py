@@ -46,6 +46,11 @@ def test_a_data_loader_of_torch_is_refused(manifest):
         for batch_size in (None, 1, 2):
             with pytest.raises(ArgumentError, match=r"whole batches.*FeedLoader\(feed\)"):
                 next(iter(torch.utils.data.DataLoader(dataset, batch_size=batch_size)))
+    loader = FeedLoader(feed)
+    for dataset in (loader, torch.utils.data.Subset(loader, [0])):
+        for batch_size in (None, 1, 2):
+            with pytest.raises(ArgumentError, match=r"a FeedLoader was requested.* in place of torch's DataLoader"):
+                next(iter(torch.utils.data.DataLoader(dataset, batch_size=batch_size)))
 
 
 def test_tensors_look_into_the_feeds_memory(manifest):

@@ -27,6 +27,7 @@ from cinefeed.video.dicom import pixels as dicom_pixels
 from cinefeed.video.dicom.source import DicomSource, probe_dicom
 from cinefeed.video.metadata import Region
 from cinefeed.video.read_options import ReadOptions
+from cinefeed.video.registry import open_video
 
 NAMES = """
     CT0012.explicit_little_endian CT0012.fragmented_no_bot_jpeg_lossless.70 CT0012.not_fragmented_bot_jpeg_ls.80
@@ -320,6 +321,10 @@ def test_twelve_bits_fill_the_scale_unless_no_window_is_wanted(tmp_path):
     path = write_dicom(tmp_path / "cine.dcm", numbered(3, start=4093), BitsStored=12, HighBit=11)
     assert displayed(path)[2, 5, 5, 0] == 65535
     assert displayed(path, window="none")[2, 5, 5, 0] == 4095
+    for window, white in (("file", 65535), ("none", 4095)):
+        with open_video(path, reading=ReadOptions(window=window)) as video:
+            frames = video.read([2])
+        assert (frames.dtype, frames[0, 5, 5, 0]) == (np.uint16, white)
 
 
 # windows and scales

@@ -3,10 +3,10 @@
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from cinefeed.core.arguments import expect
-from cinefeed.core.errors import StaleIteratorError
+from cinefeed.core.errors import ArgumentError, StaleIteratorError
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.iteration import ADVICE
@@ -25,6 +25,15 @@ def require_feed(feed: object, *, name: str) -> None:
     """Raise ArgumentError unless an adapter is given a Feed."""
     advice = "make one with Feed(manifest, target=..., clip=..., frame=...)"
     expect(feed, Feed, name=f"{name}(feed)", remedy=advice)
+
+
+def refuse_items(adapter: object) -> NoReturn:
+    """Raise ArgumentError for an item of an adapter, such as a DataLoader or a Subset of torch requests."""
+    name = type(adapter).__name__
+    raise ArgumentError(
+        f"an item of a {name} was requested, and it has none: it is used in place of torch's DataLoader, not within "
+        f"one; iterate over it, as in 'for batch in loader', and split the manifest, not the {name}"
+    )
 
 
 def adapter_repr(adapter: Any, **options: object) -> str:

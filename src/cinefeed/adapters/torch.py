@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import starmap
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
-from cinefeed.adapters.ahead import ADAPTER_HINTS, Ahead, adapter_repr, require_feed
+from cinefeed.adapters.ahead import ADAPTER_HINTS, Ahead, adapter_repr, refuse_items, require_feed
 from cinefeed.adapters.tensors import as_tensor
 from cinefeed.core.arguments import check_arguments, expect, in_words
 from cinefeed.core.errors import MissingExtraError, SettingError, did_you_mean
@@ -90,6 +90,10 @@ class FeedLoader:
         if self._ahead is not None:
             return starmap(_wait_for_copy, self._ahead)
         return map(self._item, self.feed)  # `map` keeps no reference to a batch while the next one is made
+
+    def __getitem__(self, index: int) -> NoReturn:
+        """Raise ArgumentError: a DataLoader of torch, which requests items, cannot wrap the loader."""
+        refuse_items(self)
 
     def set_epoch(self, epoch: int) -> None:
         """Move to the start of an epoch."""
