@@ -25,6 +25,12 @@ def make(**changes):
 SAME = """
 iterator = FeedIterator(make())
 assert len(iterator) == 3
+try:
+    iterator[0]
+except cf.CinefeedError as error:
+    assert "an item of a FeedIterator was requested" in str(error)
+else:
+    raise AssertionError("a DataLoader of torch would get items")
 for epoch in range(2):
     expected = make()
     expected.set_epoch(epoch)

@@ -1,9 +1,9 @@
 """Adapter of a Feed for JAX: batches as arrays on one device, or sharded over several."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
-from cinefeed.adapters.ahead import ADAPTER_HINTS, Ahead, adapter_repr, require_feed
+from cinefeed.adapters.ahead import ADAPTER_HINTS, Ahead, adapter_repr, refuse_items, require_feed
 from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import FeedError, MissingExtraError
 from cinefeed.feed.batch import Batch
@@ -53,6 +53,10 @@ class FeedIterator:
         epoch is skipped.
         """
         return iter(self._ahead)
+
+    def __getitem__(self, index: int) -> NoReturn:
+        """Raise ArgumentError: a DataLoader of torch, which requests items, cannot wrap the iterator."""
+        refuse_items(self)
 
     def set_epoch(self, epoch: int) -> None:
         """Move to the start of an epoch."""
