@@ -75,7 +75,7 @@ def starter(
     labelled = rows.take(pc.indices_nonzero(pc.invert(pc.is_null(labels, nan_is_null=True))))
     if len(labelled) == 0:
         raise LabelError(f"no row has a {target!r} label; check the table of labels")
-    notes = []
+    notes = list(filter(None, [labelled.label_type(target).text_notice(target)]))
     excluded, why = _excluded_classes(labelled, group=group, target=target)
     if excluded:
         classes_left = sorted({*pc.unique(class_names(labelled.column(target))).to_pylist()} - {*excluded})

@@ -227,7 +227,7 @@ def read_labels(
         column, ids = (table.column(one).combine_chunks() for one in (each, "id"))
         order, task_of_name, kind = orders.get(each), tasks.get(each), type_of(each)
         is_classes = order is not None or kind.is_classes
-        if task_of_name is None and not is_classes and (notice := kind.notice(each)):
+        if task_of_name is None and order is None and (notice := kind.notice(each)):
             _log.warning(notice)
         return reader(column, name=each, ids=ids, task=task_of_name, classes=order, is_classes=is_classes)
 

@@ -183,7 +183,8 @@ def _check_classes(rows: Manifest, settings: Settings) -> None:
         is_listed = target in data.classes if isinstance(data.classes, Mapping) else data.classes is not None
         if is_listed or target not in rows.table.column_names or target == settings.feed.inputs.mask:
             continue
-        if not rows.label_type(target).is_classes:
+        kind = rows.label_type(target)
+        if not kind.is_classes:
             continue
         rows_by_class = unseen_classes(labels=rows.column(target), parts=rows.column("split"))
         for value, rows_by_part in rows_by_class.items():
@@ -194,9 +195,10 @@ def _check_classes(rows: Manifest, settings: Settings) -> None:
             names = class_names(rows.column(target)).drop_null().unique().sort().to_pylist()
             training_classes = ",".join(name for name in names if name not in rows_by_class)
             option = (f"{target}=" if len(data.targets) > 1 else "") + ",".join(names)
+            cause = f"{kind.text_notice(target)}; as it is, " if kind.others else ""
             raise LabelError(
-                f"class {value!r} of {target!r} has no training row, and {counts}: leave its rows out with --where "
-                f"{shlex.quote(f'{target}={training_classes}')}, split again with --stratify {shlex.quote(target)} if "
+                f"{cause}class {value!r} of {target!r} has no training row, and {counts}: leave its rows out with "
+                f"--where {shlex.quote(f'{target}={training_classes}')}, split again with --stratify {shlex.quote(target)} if "
                 f"the class has a group for each part, or list all classes, one of them without training rows: "
                 f"--classes {option}"
             )

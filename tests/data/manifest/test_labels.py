@@ -84,9 +84,7 @@ def test_a_key_of_two_columns():
     labels = {"study": ["s1", "s1"], "patient": ["p2", "p1"], "age": [2, 1]}
     joined, joined_on = join(table, labels, on=["patient", "study"])
     assert (joined["age"], joined_on) == ([1, 2], "patient + study")
-    with pytest.raises(
-        TableError, match=r"both have a column 'patient'; .* join on it too \(on=\('study', 'patient"
-    ):
+    with pytest.raises(TableError, match=r"both have a column 'patient'; .* join on it too \(on=\('study', 'patient"):
         join(table, {"study": ["s1"], "patient": ["p2"]}, on="study")
     for on in (["path", "patient"], ["patient", "study=path"]):
         with pytest.raises(SettingError, match="join on it alone"):

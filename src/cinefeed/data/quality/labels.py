@@ -52,6 +52,8 @@ def label_findings(
         ), {}
     label, groups, parts = encode(values), groups_of(manifest, group), parts_of(manifest)
     classes = _count(label, groups, parts)
+    if kind.others:  # that each number is a rare class has this reason
+        return [*findings, _text_finding(kind, values, target)], classes
     return [
         *findings,
         *_rarity_findings(classes, label, groups, parts, target),
@@ -120,6 +122,21 @@ def _grade_findings(kind: LabelType, target: str, *, count: int) -> list[Finding
             count=count,
         )
     ]
+
+
+def _text_finding(kind: LabelType, values: Any, target: str) -> Finding:
+    """Return a warning about text that is not numbers because of a few values."""
+    rows = np.flatnonzero(np.isin(np.array(values.to_pylist(), object), kind.others))
+    return finding(
+        "warning",
+        "numbers_as_text",
+        f"{target} is text, but {kind.others_in_words}",
+        detail="Because of these, each number is a class, and a regression is not possible.",
+        advice="write them as numbers in the table of labels, or leave them empty, and scan again; if all values are "
+        "classes, pass --task multiclass, here and in training",
+        rows=rows,
+        remarks=[repr(values[row].as_py()) for row in rows.tolist()],
+    )
 
 
 def _outlier_findings(values: Any, target: str) -> list[Finding]:
