@@ -198,8 +198,8 @@ def _check_classes(rows: Manifest, settings: Settings) -> None:
             cause = f"{kind.text_notice(target)}; as it is, " if kind.others else ""
             raise LabelError(
                 f"{cause}class {value!r} of {target!r} has no training row, and {counts}: leave its rows out with "
-                f"--where {shlex.quote(f'{target}={training_classes}')}, split again with --stratify {shlex.quote(target)} if "
-                f"the class has a group for each part, or list all classes, one of them without training rows: "
+                f"--where {shlex.quote(f'{target}={training_classes}')}, split again with --stratify "
+                f"{shlex.quote(target)} if the class has a group for each part, or list all classes, one of them without training rows: "
                 f"--classes {option}"
             )
 

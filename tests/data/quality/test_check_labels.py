@@ -95,6 +95,12 @@ def test_a_value_spelt_in_two_ways(other):
     assert repr(other) in findings.detail
 
 
+@pytest.mark.parametrize(("first", "second"), [("0037", "37"), ("P-007", "p 7"), ("0", "00")])
+def test_a_value_with_and_without_leading_zeros(first, second):
+    (findings,) = spelling_findings(labelled([first, "11", second, "110"]), ["label"])
+    assert findings.rows == (0, 2)
+
+
 def test_other_values_and_numbers_are_not_spellings():
-    manifest = labelled(["covid", "covid 19", "well", None], number=[1, 2, 1, 2])
+    manifest = labelled(["covid", "covid 19", "1.05", "1.5"], number=[1, 2, 1, 2])
     assert spelling_findings(manifest, ["label", "number"]) == []

@@ -62,7 +62,10 @@ def label_findings(
 
 
 def spelling_findings(manifest: Manifest, names: Iterable[str]) -> list[Finding]:
-    """Return findings about values of text columns that differ only in case, spaces or hyphens: "Covid", "covid "."""
+    """Return findings about values of text columns that differ only in case, spaces, hyphens or leading zeros.
+
+    Such as "Covid" and "covid ", or "0037" and "37".
+    """
     findings = []
     for name in dict.fromkeys(names):
         column = manifest.column(name)
@@ -71,7 +74,8 @@ def spelling_findings(manifest: Manifest, names: Iterable[str]) -> list[Finding]
         values = encode(column)
         forms: dict[str, list[int]] = {}
         for code, value in enumerate(values.values):
-            forms.setdefault(re.sub(r"[\s_-]+", " ", value).strip().casefold(), []).append(code)
+            text = re.sub(r"[\s_-]+", " ", value).strip().casefold()
+            forms.setdefault(re.sub(r"(?<![\d.,])0+(?=\d)", "", text), []).append(code)
         variants = [codes for codes in forms.values() if len(codes) > 1]
         if not variants:
             continue
