@@ -199,7 +199,8 @@ def _check_classes(rows: Manifest, settings: Settings) -> None:
             raise LabelError(
                 f"{cause}class {value!r} of {target!r} has no training row, and {counts}: leave its rows out with "
                 f"--where {shlex.quote(f'{target}={training_classes}')}, split again with --stratify "
-                f"{shlex.quote(target)} if the class has a group for each part, or list all classes, one of them without training rows: "
+                f"{shlex.quote(target)} if the class has a group for each part, or list all classes, one of them "
+                f"without training rows: "
                 f"--classes {option}"
             )
 

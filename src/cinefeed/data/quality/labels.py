@@ -21,6 +21,7 @@ from cinefeed.data.split import PARTS, Encoded, encode
 # scale; otherwise all numbers in a long tail would be outliers.
 _FAR = 6.0
 _ROBUST = 1.4826
+_MOST_VALUES, _FEWEST_ROWS, _UNITS_PER_VALUE = 32, 20, 3  # of a column that has one label per value
 _SKEWED = 10  # ratio of the sizes of the largest and the smallest class
 
 
@@ -202,6 +203,46 @@ def _count(label: Encoded, groups: Groups | None, parts: Any | None) -> dict[str
 def _ordered_parts(names: list[Any]) -> list[tuple[int, Any]]:
     order = {name: i for i, name in enumerate(PARTS)}
     return sorted(enumerate(names), key=lambda each: (order.get(each[1], len(order)), str(each[1])))
+
+
+def telling_findings(manifest: Manifest, *, target: str, group: str | None, nuisance: Iterable[str]) -> list[Finding]:
+    """Return a note about label columns with few values, each of which has one class of `target`.
+
+    A column with fewer than three groups per value, such as another name of the patient, is not one. Nor are those of
+    `nuisance`, which are tested.
+    """
+    labels = manifest.column(target)
+    if not manifest.label_type(target).is_classes or labels.null_count == len(labels):
+        return []
+    label, groups = encode(labels).codes, groups_of(manifest, group)
+    codes = np.arange(len(label)) if groups is None else groups.codes
+    columns = []
+    for name in manifest.labels:
+        column = manifest.column(name)
+        if name in (target, group, *nuisance) or pa.types.is_nested(column.type):
+            continue
+        values = encode(column.cast(pa.string())).codes
+        rows = (values >= 0) & (label >= 0)
+        count = len(np.unique(values[rows]))
+        if rows.sum() < _FEWEST_ROWS or not 1 < count <= _MOST_VALUES or len(np.unique(label[rows])) < 2:
+            continue
+        num_labels, num_groups = (
+            len(np.unique(np.stack([values, each])[:, rows], axis=1).T) for each in (label, codes)
+        )
+        if num_labels == count and num_groups >= _UNITS_PER_VALUE * count:
+            columns.append(f"{name} ({format_count(count, 'value')} in {format_count(int(rows.sum()), 'row')})")
+    if not columns:
+        return []
+    return [
+        finding(
+            "note",
+            "columns_give_label",
+            f"each value of {', '.join(columns)} has one {target}",
+            detail="A site, device or protocol of this kind would be a shortcut: --nuisance NAME tests it. A code that "
+            "is written after the label, or the label in other words, is none.",
+            advice="test those with --nuisance that can show in the frames",
+        )
+    ]
 
 
 def _rarity_findings(

@@ -19,7 +19,7 @@ from cinefeed.data.quality.findings import CheckReport, Finding, Shortcut, sort_
 from cinefeed.data.quality.frame_summaries import summarize_frames
 from cinefeed.data.quality.groups import group_findings, groups_of, joined_groups
 from cinefeed.data.quality.heterogeneity import mixed_findings
-from cinefeed.data.quality.labels import label_findings, spelling_findings
+from cinefeed.data.quality.labels import label_findings, spelling_findings, telling_findings
 from cinefeed.data.quality.shortcuts import shortcut_findings
 from cinefeed.data.quality.values import value_findings
 from cinefeed.video.clips import Clip, Frame
@@ -90,7 +90,8 @@ def check_manifest(
         label_shortcuts, shortcuts, skipped_shortcuts = shortcut_findings(
             manifest, summaries, target=target, group=group, nuisance=nuisance
         )
-        findings += label_shortcuts + labels
+        telling = telling_findings(manifest, target=target, group=group, nuisance=nuisance)
+        findings += label_shortcuts + labels + telling
     findings += [*spelling_findings(manifest, requested_columns), *mixed_findings(manifest, summaries, clip=clip)]
     groups = groups_of(manifest, group)
 
