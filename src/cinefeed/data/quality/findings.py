@@ -206,7 +206,8 @@ class CheckReport:
         columns = f", label {self.target}" if self.target else ""
         columns += f" ({self.label})" if self.label else ""
         columns += f", group {self.group}" if self.group else ""
-        return f"{format_count(self.rows, 'row')} in {format_count(self.files, 'file')}{columns}: {numbers}"
+        unread = f", {self.rows - self.rows_read:,} without a readable frame" if self.rows_read < self.rows else ""
+        return f"{format_count(self.rows, 'row')} in {format_count(self.files, 'file')}{unread}{columns}: {numbers}"
 
     def __str__(self) -> str:
         lines = [self.summary()]
