@@ -41,7 +41,7 @@ def test_columns_within_one_name():
     assert columns.to_pydict() == {"patient": ["p1"], "study": ["s2"], "version": ["3"]}
 
 
-@pytest.mark.parametrize("pattern", ["study", "{a}/{a}", "{codec}/{view}", "{a}/{b", "{a b}", "{}", "{_}"])
+@pytest.mark.parametrize("pattern", ["study", "{a}/{a}", "{codec}/{view}", "{part}", "{a}/{b", "{a b}", "{}", "{_}"])
 def test_a_bad_pattern_is_refused(pattern):
     with pytest.raises(SettingError, match="path_columns"):
         columns_of_paths(pa.array(["a/b.mp4"]), pattern=pattern)

@@ -96,11 +96,11 @@ def columns_of_paths(paths: Any, *, pattern: str) -> tuple[Any, Any]:
             not name.isidentifier()
             or (names.count(name) > 1 and name != "_")
             or name in METADATA_COLUMNS
-            or name == "path"
+            or name in ("path", "part")
         ):
             raise SettingError(
                 f"path_columns={pattern!r}: {name!r} cannot be a column; use an identifier that occurs once and is "
-                f"not a reserved column name ({', '.join(['path', *METADATA_COLUMNS])})"
+                f"not a reserved column name ({', '.join(['path', 'part', *METADATA_COLUMNS])})"
             )
         expression += ("[^/]+?" if name == "_" else f"(?P<{name}>[^/]+?)") + re.escape(literal)
     fields = pc.extract_regex(without_suffix(paths), f"^{expression}(?:/|$)")
