@@ -152,6 +152,17 @@ def left_out(selected: Manifest, usable: Manifest) -> str:
     return f"{rows} no frame that can be read, and {verb} left out: see failures.json" if count else ""
 
 
+def unused_split(manifest: Manifest, settings: Settings) -> str:
+    """Return a line about a column `split` of the manifest that the settings do not use; "" if there is none."""
+    is_parted = "split" in manifest.table.column_names and manifest.column("split").null_count < len(manifest)
+    if settings.data.split.column is not None or not is_parted:
+        return ""
+    return (
+        "the column 'split' of the manifest is not used: the parts are new ones, at random; to use it, set "
+        '[data.split] column = "split" (--split-column split)'
+    )
+
+
 def make_parts(manifest: Manifest, settings: Settings) -> Parts:
     """Return the parts of `[data.split]`: a new random split, or those of a column; runs `check_evaluation` first.
 
@@ -163,8 +174,7 @@ def make_parts(manifest: Manifest, settings: Settings) -> Parts:
         parts = manifest.parts(column=split.column, group=split.group or None, stratify=split.stratify)
         _check_classes(parts.all, settings)
         return parts
-    is_parted = "split" in manifest.table.column_names and manifest.column("split").null_count < len(manifest)
-    if is_parted and made_by_a_run(manifest):
+    if unused_split(manifest, settings) and made_by_a_run(manifest):
         raise SettingError(
             "the rows are features of a network that was trained on some of them, and a new split would test on "
             "those; use the parts of its run: [data.split] column = 'split' (--split-column split)"
