@@ -23,9 +23,8 @@ from cinefeed.core.errors import did_you_mean
 Kind = Literal["classes", "numbers"]
 
 _HIGHEST_CLASS = 1000  # larger integers are numbers, whatever they are of
-_FEWEST_NUMBERS = (
-    8  # of text that was meant as numbers; with fewer, these are classes, such as grades 0, 1, 2 and unclear
-)
+# Different numbers in text that was meant as numbers; with fewer, all are classes, such as 0, 1, 2 and "unclear".
+_FEWEST_NUMBERS = 8
 _MOST_OTHERS = 0.2  # share of the values of such text that are no numbers, such as "72y"
 _NUMBER = r"^\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*$"
 _MAX_EXACT = 2**53  # floats represent all integers up to here exactly
