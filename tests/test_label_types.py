@@ -7,6 +7,7 @@ import pytest
 
 from cinefeed import BalancedClasses, Clip, Feed, Frame, Manifest, UniformLabels
 from cinefeed.cli.options import Flow
+from cinefeed.config.starter import starter
 from cinefeed.core.errors import LabelError
 from cinefeed.data.label_types import class_names, label_type
 from cinefeed.data.quality import check_manifest
@@ -47,6 +48,41 @@ def test_the_rule(values, kind, grades):
 def test_the_notice_says_how_to_make_them_classes():
     notice = label_type([0, 1, 2] * 2).notice("stage")
     assert "'stage' contains the integers 0 to 2" in notice and "--task multiclass" in notice and "\n" not in notice
+
+
+AGES = [str(age) for age in range(20, 31)]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([*AGES, "72y", "-1.5e1", None], "all but 1 of 13 values are numbers: '72y'"),
+        ([*AGES, *["unknown", "?"] * 9], "all but 18 of 29 values are numbers: 'unknown', '?'"),
+        (AGES, ""),
+        (["0", "1", "2", "3", "trace"] * 4, ""),  # grades
+        ([*AGES, *"abcd"], ""),
+    ],
+)
+def test_text_of_numbers_but_for_a_few_is_noticed_by_init_check_and_feed(tmp_path, caplog, values, words):
+    kind = label_type(values)
+    assert (kind.is_classes, kind.others_in_words, bool(kind.notice("age"))) == (True, words, bool(words))
+    if not words:
+        return
+    ages = [value or AGES[0] for value in values]
+    paths = manifest_of(tmp_path, age=ages).column("path").to_pylist()
+    manifest = Manifest.scan(tmp_path, labels={"path": paths, "age": ages}, progress=False)
+    findings = {each.code: each.count for each in check_manifest(manifest, target="age", progress=False).findings}
+    assert findings["numbers_as_text"] == sum(ages.count(other) for other in kind.others)
+    assert "classes_rare" not in findings
+    assert any("values are numbers" in note for note in starter(manifest, path="m", target="age", group=False).notes)
+    caplog.clear()
+    settings = {"clip": Clip(frames=2), "frame": Frame(height=16, width=16, channels=1)}
+    Feed(manifest, target="age", **settings)
+    assert [each.message for each in caplog.records] == [manifest.label_type("age").notice("age")]
+    Feed(manifest, target="age", task="multiclass", **settings)
+    assert len(caplog.records) == 1
+    classes = check_manifest(manifest.with_task("age", "multiclass"), target="age", progress=False)
+    assert "numbers_as_text" not in {each.code for each in classes.findings}
 
 
 def test_a_category_of_numbers_is_classes():

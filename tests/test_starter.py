@@ -1,3 +1,4 @@
+import re
 import tomllib
 
 import numpy as np
@@ -326,10 +327,13 @@ def test_few_groups_are_cross_validated():
     table = tomllib.loads(settings.text)
     assert (settings.folds, table["train"]["folds"], "test" in table["data"]["split"]) == (4, 4, False)
     assert "rows of the first fold: train 30, val 15, test 15" in settings.text
-    assert "4 folds are proposed, since 4 values of 'patient' are few" in settings.notes[0]
+    assert "4 folds are proposed, because a single test part of 4 groups (patient) would be small" in settings.notes
     assert parse(table).train.folds == 4
     many = starter(scanned(patient=PATIENTS, age=AGES), path="m.parquet", target="age", group="patient")
     assert many.folds == 0 and "folds" not in many.text
+    assert re.search(
+        r"val = 0.2  # of the rows, in whole groups; rows: train \d+, .*; groups: train \d+, val", many.text
+    )
 
 
 def test_rates_that_differ_are_cut_by_time():

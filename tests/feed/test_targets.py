@@ -84,6 +84,10 @@ def test_three_classes_are_not_binary():
 def test_a_class_that_is_not_listed_names_its_row():
     with pytest.raises(LabelError, match=r"row 2 \(id2\)"):
         read(["a", "b", "c"], classes=("a", "b"))
+    with pytest.raises(
+        LabelError, match=r"such as 'Regular', that is none of ill, regular: .* mean 'regular'\? correct"
+    ):
+        read(["ill", "Regular"], classes=("ill", "regular"))
 
 
 def test_text_is_no_regression():

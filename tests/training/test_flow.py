@@ -10,7 +10,7 @@ from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.preview import pixel_counts, sheet
-from cinefeed.training.setup import check_evaluation, keep_flow, left_out, usable_rows
+from cinefeed.training.setup import check_evaluation, keep_flow, left_out, unused_split, usable_rows
 from cinefeed.transforms.intensity_linear import Normalize
 from cinefeed.video.clips import Clip, Frame
 
@@ -41,6 +41,14 @@ def test_rows_without_a_frame_are_left_out_and_damaged_ones_are_listed():
     assert rows.history[-1] == ("with frames that can be read", 2)
     with pytest.raises(TableError, match=r"none of 1 rows has a readable frame; 0.npy: no video"):
         usable_rows(probed(["no video"], [None]))
+
+
+def test_a_column_split_that_is_not_used_is_named(tmp_path):
+    rows = Manifest.from_arrays([np.zeros((2, 4, 4, 1), np.uint8)] * 3, {"split": ["train", None, "test"]})
+    by_column = settings_for(tmp_path / "m.parquet", data={"split": {"column": "split"}})
+    random = settings_for(tmp_path / "m.parquet")
+    assert unused_split(rows, random).startswith("the column 'split' of the manifest is not used")
+    assert unused_split(rows, by_column) == unused_split(rows.with_column("split", [None] * 3), random) == ""
 
 
 def test_damaged_frames_are_listed_and_their_rows_stay():

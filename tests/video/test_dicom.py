@@ -1,6 +1,8 @@
 """DICOM cine: pixels as pydicom has them, and what headers say of times, windows, spacing and regions."""
 
+import builtins
 import io
+import subprocess
 import sys
 
 import numpy as np
@@ -254,7 +256,7 @@ def test_a_missing_package_raises(data, tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match=r"a decoder of RLE Lossless .*cinefeed\[dicom\]"):
         probed(path)
     dicom_header._tags_of.cache_clear()
-    monkeypatch.setitem(sys.modules, "pydicom.datadict", None)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(MissingExtraError, match=r"pydicom is not installed; run: pip install 'cinefeed\[dicom\]'"):
         probed(path)
 
@@ -625,3 +627,51 @@ def test_unreadable_files_raise(tmp_path, elements, message):
 def test_a_missing_file(tmp_path):
     with pytest.raises(SourceError, match=r"gone\.dcm: cannot be read \(No such file"):
         probed(tmp_path / "gone.dcm")
+
+
+IMPORTS = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+from cinefeed.video.dicom import header, pixels
+start, errors = threading.Barrier(4), []
+
+def run(function, *arguments):
+    start.wait()
+    try:
+        function(*arguments)
+    except Exception as error:
+        errors.append(repr(error))
+
+uses = [
+    (header.syntax_name, "1.2.840.10008.1.2"),
+    (header._tags_of, frozenset({"Rows"})),
+    (header.Header().in_words, "PatientName"),
+    (lambda: header.load_pydicom().pixels.get_decoder("1.2.840.10008.1.2"),),
+]
+threads = [threading.Thread(target=run, args=each) for each in uses]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+print(errors)
+"""
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_threads_may_use_pydicom_for_the_first_time_at_once(number):
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_an_import_that_fails_for_another_reason_is_not_called_missing(monkeypatch):
+    honest = builtins.__import__
+
+    def fail(name, *rest):
+        if name == "pydicom":
+            raise ImportError("cannot import name 'UID' from partially initialized module 'pydicom.uid'")
+        return honest(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", fail)
+    with pytest.raises(ImportError, match="partially initialized") as caught:
+        dicom_header.load_pydicom()
+    assert not isinstance(caught.value, MissingExtraError)

@@ -10,7 +10,7 @@ import pytest
 from made_dicom import AXIAL, CORONAL, SAGITTAL, marked_file, numbered, write_dicom, write_slice
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from cinefeed import probe
+from cinefeed import Manifest, probe
 from cinefeed.core.errors import SettingError, SourceError
 from cinefeed.video.dicom.series import ATTRIBUTES, group_series
 from cinefeed.video.dicom.source import DicomSource, probe_dicom
@@ -412,3 +412,12 @@ def test_allowed_attributes_exist_and_none_describes_a_person():
         "SH",
         "UL",
     }
+
+
+@pytest.mark.parametrize("labels", [{}, {"labels": {"patient": ["p1"], "age": [61]}, "on": "patient"}])
+def test_path_columns_with_the_name_of_a_header_column_are_refused(tmp_path, labels):
+    write_dicom(tmp_path / "p1" / "cine.dcm", numbered(2), PatientID="p1")
+    with pytest.raises(SettingError, match=r"the DICOM headers both have a column 'patient'; .* \{folder_patient\}"):
+        Manifest.scan(tmp_path, path_columns="{patient}", **labels)
+    manifest = Manifest.scan(tmp_path, path_columns="{folder_patient}", **labels)
+    assert manifest.column("folder_patient").to_pylist() == ["p1"]

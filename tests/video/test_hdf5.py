@@ -384,7 +384,7 @@ def test_without_h5py_the_extra_is_named(path, monkeypatch):
 
     def refuse(name, *rest):
         if name == "h5py":
-            raise ImportError(name)
+            raise ModuleNotFoundError(name)
         return honest(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", refuse)

@@ -446,7 +446,7 @@ def test_without_nibabel_the_extra_is_named(tmp_path, monkeypatch):
 
     def refuse(name, *rest):
         if name == "nibabel":
-            raise ImportError(name)
+            raise ModuleNotFoundError(name)
         return honest(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", refuse)

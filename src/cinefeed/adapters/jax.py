@@ -11,7 +11,7 @@ from cinefeed.feed.feed import Feed
 
 try:
     import jax
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise MissingExtraError("jax", extra="jax") from error
 
 Item = tuple[dict[str, jax.Array], Any, Any]  # targets and weights: an array, or with several targets a mapping

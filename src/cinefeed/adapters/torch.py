@@ -13,7 +13,7 @@ from cinefeed.feed.feed import Feed
 
 try:
     import torch
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise MissingExtraError("torch", extra="torch") from error
 
 BatchAxes = Literal["BTHWC", "BTCHW", "BCTHW"]

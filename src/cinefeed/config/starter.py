@@ -75,7 +75,7 @@ def starter(
     labelled = rows.take(pc.indices_nonzero(pc.invert(pc.is_null(labels, nan_is_null=True))))
     if len(labelled) == 0:
         raise LabelError(f"no row has a {target!r} label; check the table of labels")
-    notes = []
+    notes = list(filter(None, [labelled.label_type(target).text_notice(target)]))
     excluded, why = _excluded_classes(labelled, group=group, target=target)
     if excluded:
         classes_left = sorted({*pc.unique(class_names(labelled.column(target))).to_pylist()} - {*excluded})
@@ -91,8 +91,8 @@ def starter(
         data.append(Setting(name="classes", value=classes, why=why))
     if folds:
         units = pc.count_distinct(labelled.column(group or "id")).as_py()
-        unit = repr(group) if group else "row"
-        notes.append(f"{folds} folds are proposed, since {units} values of {unit} are few for a single test part")
+        of_what = f"{format_count(units, 'group')} ({group})" if group else format_count(units, "row")
+        notes.append(f"{folds} folds are proposed, because a single test part of {of_what} would be small")
     features = feature_frame(labelled)
     frame = (
         feature_settings(features, labelled)
@@ -250,9 +250,14 @@ def _new_split(
         raise split_error
     unit_name = "groups" if group else "rows"
     why_test = f"evaluated once, at the end; an interval needs {MIN_CLUSTERS} {unit_name}"
-    counts = ", ".join(f"{name} {len(getattr(parts, name))}" for name in ("train", "val", "test"))
+    all_parts = {name: getattr(parts, name) for name in ("train", "val", "test")}
+    counts = ", ".join(f"{name} {len(rows)}" for name, rows in all_parts.items())
+    if group:
+        sizes = {name: pc.count_distinct(rows.column(group)).as_py() for name, rows in all_parts.items()}
+        counts += f"; groups: {', '.join(f'{name} {size}' for name, size in sizes.items())}"
     why = f"{units} groups; none is in two parts" if group else "set by --no-group: all rows are independent"
-    of_what = f"of {units} {unit_name}; rows{' of the first fold' if folds else ''}: {counts}"
+    of_what = f"of the rows{' outside the test part' if folds else ''}{', in whole groups' if group else ''}; "
+    of_what += f"rows{' of the first fold' if folds else ''}: {counts}"
     lines = [
         Setting(name="group", value=group, why=why),
         Setting(name="val", value=share, why=of_what),

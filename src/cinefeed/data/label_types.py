@@ -1,6 +1,6 @@
 """The type of a label column, classes or numbers. Feed, init, check, split, balancing and metrics use this rule.
 
-text, booleans, categories                                  classes
+text, booleans, categories                                  classes; with a notice if nearly all are numbers
 numbers, all of them 0 or 1                                 the classes "0" and "1"
 other numbers                                               numbers (a regression)
 integers 0..k or 1..k, k <= 1000, each at least twice       numbers, with a notice that they may be classes
@@ -23,16 +23,25 @@ from cinefeed.core.errors import did_you_mean
 Kind = Literal["classes", "numbers"]
 
 _HIGHEST_CLASS = 1000  # larger integers are numbers, whatever they are of
+# Different numbers in text that was meant as numbers; with fewer, all are classes, such as 0, 1, 2 and "unclear".
+_FEWEST_NUMBERS = 8
+_MOST_OTHERS = 0.2  # share of the values of such text that are no numbers, such as "72y"
+_NUMBER = r"^\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*$"
 _MAX_EXACT = 2**53  # floats represent all integers up to here exactly
 TASKS = ("regression", "binary", "multiclass")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelType:
-    """The kind of a label column; `grades` are the lowest and highest of integers that may be classes."""
+    """The kind of a label column; `grades` are the lowest and highest of integers that may be classes.
+
+    For text whose values are numbers but for a few, `others` are these, in `others_in_words`.
+    """
 
     kind: Kind
     grades: tuple[int, int] | None = None
+    others: tuple[str, ...] = ()
+    others_in_words: str = ""
 
     @property
     def is_classes(self) -> bool:
@@ -40,13 +49,27 @@ class LabelType:
         return self.kind == "classes"
 
     def notice(self, name: str, *, use: str = "used as numbers (a regression)") -> str:
-        """Return a notice for numbers that may be classes, "" for other labels; `use` is how they are used."""
+        """Return a notice for numbers that may be classes, or text that may be numbers; "" for other labels.
+
+        `use` is how numbers are used.
+        """
+        if self.others:
+            return f"{self.text_notice(name)}: then set task='multiclass' (--task multiclass)"
         if self.grades is None:
             return ""
         low, high = self.grades
         return (
             f"{name!r} contains the integers {low} to {high}, each at least twice; they are {use}; "
             "if they are classes, set task='multiclass' (--task multiclass)"
+        )
+
+    def text_notice(self, name: str) -> str:
+        """Return a notice for text that may be numbers, "" for other labels."""
+        if not self.others:
+            return ""
+        return (
+            f"{name!r} is text, and each value a class, but {self.others_in_words}; write these as numbers, or leave "
+            "them empty, in the table of labels and scan again, unless all are classes"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,10 +91,12 @@ def label_type(values: Any) -> LabelType:
 
     >>> [label_type(each).kind for each in (["a", "b"], [True, False], [0, 1, None], [0.0, 1.0], [61.5, 40.0])]
     ['classes', 'classes', 'classes', 'classes', 'numbers']
-    >>> label_type([0, 1, 2, 2, 1, 0])
-    LabelType(kind='numbers', grades=(0, 2))
+    >>> label_type([0, 1, 2, 2, 1, 0]).grades
+    (0, 2)
     """
     column = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
+    if pa.types.is_string(column.type):
+        return _type_of_text(column)
     if not is_number(column.type):
         return CLASSES
     numbers = column.drop_null().cast(pa.float64(), safe=False)  # ids may be larger than 2**53
@@ -86,6 +111,24 @@ def label_type(values: Any) -> LabelType:
     counts = numbers.value_counts().field("counts").to_numpy()
     is_graded = low <= 1 and len(counts) == high - low + 1 and counts.min() > 1
     return LabelType(kind="numbers", grades=(int(low), int(high))) if is_graded else NUMBERS
+
+
+def _type_of_text(column: Any) -> LabelType:
+    """Return classes, with the values that are no numbers if these are few.
+
+    >>> _type_of_text(pa.array([*map(str, range(9)), "72y", None])).others_in_words
+    "all but 1 of 10 values are numbers: '72y'"
+    """
+    values = column.drop_null()
+    unique = values.unique()
+    is_number = pc.match_substring_regex(unique, _NUMBER)
+    others = unique.filter(pc.invert(is_number))
+    if len(unique) - len(others) < _FEWEST_NUMBERS or not 0 < len(others) <= _MOST_OTHERS * len(unique):
+        return CLASSES
+    count = pc.sum(pc.is_in(values, value_set=others)).as_py()
+    names = ", ".join(map(repr, others[:3].to_pylist())) + " ..." * (len(others) > 3)
+    words = f"all but {count} of {len(values)} values are numbers: {names}"
+    return LabelType(kind="classes", others=tuple(others.to_pylist()), others_in_words=words)
 
 
 def task_hint(task: object, tasks: Sequence[str]) -> str:

@@ -48,7 +48,7 @@ def load_encoder(encoder: str, *, weights: str | Path | None = None, sha256: str
         raise SettingError(f"{encoder} is a Keras network, not one of PyTorch; 'cinefeed encode' and cnn_rnn take it")
     try:
         from cinefeed.encoders.torch_encoder import TorchEncoder
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError("torch", extra="pretrained") from error
     from cinefeed.encoders.weights import load_state, sha256_of_state
 

@@ -12,7 +12,7 @@ def timm_encoder(name: str, *, weights: Path, encoder: str) -> PixelsToFeatures:
     """Return a network of timm with its own pooling and without its classes; size, mean and std are of its tag."""
     try:
         import timm
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError("timm", extra="pretrained") from error
     base = name.partition(".")[0]
     if not timm.is_model(base):

@@ -17,7 +17,7 @@ def torchvision_encoder(name: str, *, weights: Path, encoder: str) -> PixelsToFe
     """Return a network of torchvision without its classes. Its preprocessing is that of torchvision's own weights."""
     try:
         from torchvision import models
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError("torchvision", extra="pretrained") from error
     if name not in models.list_models():
         raise SettingError(f"{encoder} is not a network of torchvision; {did_you_mean(name, models.list_models())}")

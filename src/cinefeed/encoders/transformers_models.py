@@ -28,7 +28,7 @@ def transformers_encoder(folder: Path, *, encoder: str) -> tuple[PixelsToFeature
     try:
         from transformers import AutoModel
         from transformers.utils import logging
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError("transformers", extra="pretrained") from error
     if not (folder / "config.json").is_file():
         raise SettingError(f"{folder} has no config.json; pass the folder of a network: none is downloaded")

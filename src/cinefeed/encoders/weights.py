@@ -34,7 +34,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             try:
                 from safetensors.torch import load_file
-            except ImportError as error:
+            except ModuleNotFoundError as error:
                 raise MissingExtraError("safetensors", extra="pretrained") from error
             content = load_file(path)
         elif path.name.endswith(_PICKLES):

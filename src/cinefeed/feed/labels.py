@@ -18,7 +18,9 @@ from cinefeed.data.sampling import BalancedClasses, Natural, Sampler, UniformLab
 from cinefeed.data.sampling.strata import bin_strata
 from cinefeed.feed.covariates import Covariate
 
-_UNKNOWN = "leave those rows out with where (--where), or list all classes (--classes, or classes= in Python)"
+_UNKNOWN = (
+    "correct these labels, leave those rows out with where (--where), or train with all classes listed (--classes)"
+)
 _log = logging.getLogger(__name__)
 
 Task = Literal["regression", "binary", "multiclass", "clip", "mask"]
@@ -227,7 +229,7 @@ def read_labels(
         column, ids = (table.column(one).combine_chunks() for one in (each, "id"))
         order, task_of_name, kind = orders.get(each), tasks.get(each), type_of(each)
         is_classes = order is not None or kind.is_classes
-        if task_of_name is None and not is_classes and (notice := kind.notice(each)):
+        if task_of_name is None and order is None and (notice := kind.notice(each)):
             _log.warning(notice)
         return reader(column, name=each, ids=ids, task=task_of_name, classes=order, is_classes=is_classes)
 
@@ -317,7 +319,12 @@ def read_targets(
             "label more, or use task='regression'"
         )
     numbers = pc.index_in(text, value_set=pa.array(names, pa.string()))
-    _refuse(pc.is_null(numbers), ids, f"a {name!r} label that is none of {', '.join(names)}", _UNKNOWN)
+    is_unknown = pc.is_null(numbers)
+    if pc.any(is_unknown).as_py():
+        first = text.filter(is_unknown)[0].as_py()
+        hint = did_you_mean(first, names)
+        what = f"a {name!r} label, such as {first!r}, that is none of {', '.join(names)}"
+        _refuse(is_unknown, ids, what, f"{f'{hint} ' if hint.endswith('?') else ''}{_UNKNOWN}")
     if task == "binary" and len(names) != 2:
         raise LabelError(
             f"{name!r} has {len(names)} classes ({', '.join(names[:8])}), a binary task has two; "

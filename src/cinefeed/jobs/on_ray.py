@@ -247,7 +247,7 @@ def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray starts: it reports to its makers otherwise
     try:
         import ray
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError("ray", extra="ray") from error
     return ray
 

@@ -52,7 +52,7 @@ def new_figure(width: float, height: float) -> Iterator[Any]:
     try:
         import matplotlib
         from matplotlib.figure import Figure
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError("matplotlib", extra="report") from error
     with matplotlib.rc_context(_LOOK):
         yield Figure(figsize=(width, height), layout="constrained")
@@ -93,7 +93,7 @@ def on_page(svg: str, name: str, caption: str = "") -> Figure:
     """Return an SVG for a page, with `name`.svg as its file name."""
     try:
         from markupsafe import Markup
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError("jinja2", extra="report") from error
     return Figure(Markup(svg), data_uri(svg), f"{name}.svg", caption)
 

@@ -17,7 +17,7 @@ def from_template(name: str, *, filters: Mapping[str, Callable[..., Any]] | None
     """
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError("jinja2", extra="report") from error
     folder = files("cinefeed.reports")
     markdown = name.endswith(".md.j2")

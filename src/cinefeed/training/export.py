@@ -132,7 +132,7 @@ def _need_onnx() -> None:
         import onnx  # noqa: F401
         import onnxruntime  # type: ignore[import-untyped]  # noqa: F401
         import onnxscript  # noqa: F401
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), extra="onnx") from error
     if keras.config.backend() != "torch":
         raise SettingError(

@@ -67,7 +67,16 @@ from cinefeed.training.run import (
     write_spec,
 )
 from cinefeed.training.sample_images import keep_pictures
-from cinefeed.training.setup import build_feed, check_labels, choose_rows, keep_flow, left_out, make_parts, usable_rows
+from cinefeed.training.setup import (
+    build_feed,
+    check_labels,
+    choose_rows,
+    keep_flow,
+    left_out,
+    make_parts,
+    unused_split,
+    usable_rows,
+)
 from cinefeed.training.stopping import choose_patience, stop_reason, stoppers_for
 from cinefeed.training.threads import VERSIONS, choose_threads, read_threads, restored_threads, use_threads
 from cinefeed.training.weights import check_weights, load_weights
@@ -132,7 +141,7 @@ def _train(
 
     selected = choose_rows(Manifest.read(settings.data.manifest), settings)
     rows, failures = usable_rows(selected)
-    if note := left_out(selected, rows):
+    for note in filter(None, (left_out(selected, rows), unused_split(rows, settings))):
         say(note)
     parts = make_parts(rows, settings)
     if first and resumes:

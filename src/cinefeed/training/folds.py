@@ -7,6 +7,7 @@ settings.toml         settings of the cross-validation             failures.json
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +49,7 @@ from cinefeed.training.run import (
     write_json,
     write_settings,
 )
-from cinefeed.training.setup import build_feed, check_folds, choose_rows, usable_rows
+from cinefeed.training.setup import build_feed, check_folds, choose_rows, unused_split, usable_rows
 
 _OWN = (
     "settings.toml",
@@ -61,6 +62,7 @@ _OWN = (
     METRICS,
     BASELINES,
 )
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,8 @@ def _train_folds(settings: Settings, *, folds: int, train: Callable[..., object]
     folder = _check_folder(settings, folds=folds, overwrite=overwrite)
     rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
     check_folds(rows, settings)
+    if note := unused_split(rows, settings):
+        _log.warning(note)
     folds_settings, settings = settings, _with_classes(settings, rows)
     manifests = fold_manifests(rows, settings, folds=folds)
     settings = _with_choices(settings, manifests[0])

@@ -111,7 +111,7 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # keras is u
             from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
             from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
             from tensorboard.summary.writer.event_file_writer import EventFileWriter  # type: ignore[import-untyped]
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise MissingExtraError("tensorboard", extra="tensorboard") from error
         self.folder = Path(folder)
         self._event, self._summary, self._make = Event, Summary, EventFileWriter

@@ -155,6 +155,17 @@ def left_out(selected: Manifest, usable: Manifest) -> str:
     return f"{rows} no frame that can be read, and {verb} left out: see failures.json" if count else ""
 
 
+def unused_split(manifest: Manifest, settings: Settings) -> str:
+    """Return a line about a column `split` of the manifest that the settings do not use; "" if there is none."""
+    is_parted = "split" in manifest.table.column_names and manifest.column("split").null_count < len(manifest)
+    if settings.data.split.column is not None or not is_parted:
+        return ""
+    return (
+        "the column 'split' of the manifest is not used: the parts are new ones, at random; to use it, set "
+        '[data.split] column = "split" (--split-column split)'
+    )
+
+
 def make_parts(manifest: Manifest, settings: Settings) -> Parts:
     """Return the parts of `[data.split]`: a new random split, or those of a column; runs `check_evaluation` first.
 
@@ -166,8 +177,7 @@ def make_parts(manifest: Manifest, settings: Settings) -> Parts:
         parts = manifest.parts(column=split.column, group=split.group or None, stratify=split.stratify)
         _check_classes(parts.all, settings)
         return parts
-    is_parted = "split" in manifest.table.column_names and manifest.column("split").null_count < len(manifest)
-    if is_parted and made_by_a_run(manifest):
+    if unused_split(manifest, settings) and made_by_a_run(manifest):
         raise SettingError(
             "the rows are features of a network that was trained on some of them, and a new split would test on "
             "those; use the parts of its run: [data.split] column = 'split' (--split-column split)"
@@ -186,7 +196,8 @@ def _check_classes(rows: Manifest, settings: Settings) -> None:
         is_listed = target in data.classes if isinstance(data.classes, Mapping) else data.classes is not None
         if is_listed or target not in rows.table.column_names or target == settings.feed.inputs.mask:
             continue
-        if not rows.label_type(target).is_classes:
+        kind = rows.label_type(target)
+        if not kind.is_classes:
             continue
         rows_by_class = unseen_classes(labels=rows.column(target), parts=rows.column("split"))
         for value, rows_by_part in rows_by_class.items():
@@ -197,10 +208,12 @@ def _check_classes(rows: Manifest, settings: Settings) -> None:
             names = class_names(rows.column(target)).drop_null().unique().sort().to_pylist()
             training_classes = ",".join(name for name in names if name not in rows_by_class)
             option = (f"{target}=" if len(data.targets) > 1 else "") + ",".join(names)
+            cause = f"{kind.text_notice(target)}; as it is, " if kind.others else ""
             raise LabelError(
-                f"class {value!r} of {target!r} has no training row, and {counts}: leave its rows out with --where "
-                f"{shlex.quote(f'{target}={training_classes}')}, split again with --stratify {shlex.quote(target)} if "
-                f"the class has a group for each part, or list all classes, one of them without training rows: "
+                f"{cause}class {value!r} of {target!r} has no training row, and {counts}: leave its rows out with "
+                f"--where {shlex.quote(f'{target}={training_classes}')}, split again with --stratify "
+                f"{shlex.quote(target)} if the class has a group for each part, or list all classes, one of them "
+                f"without training rows: "
                 f"--classes {option}"
             )
 

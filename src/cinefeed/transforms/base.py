@@ -31,7 +31,7 @@ def dtype_of(name: str) -> np.dtype[Any]:
     if name == "bfloat16":
         try:
             import ml_dtypes  # noqa: F401  # registers the name with NumPy
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise MissingExtraError("ml_dtypes", extra="keras") from error
     return np.dtype(name)
 

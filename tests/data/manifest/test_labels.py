@@ -41,7 +41,7 @@ def test_columns_within_one_name():
     assert columns.to_pydict() == {"patient": ["p1"], "study": ["s2"], "version": ["3"]}
 
 
-@pytest.mark.parametrize("pattern", ["study", "{a}/{a}", "{codec}/{view}", "{a}/{b", "{a b}", "{}", "{_}"])
+@pytest.mark.parametrize("pattern", ["study", "{a}/{a}", "{codec}/{view}", "{part}", "{a}/{b", "{a b}", "{}", "{_}"])
 def test_a_bad_pattern_is_refused(pattern):
     with pytest.raises(SettingError, match="path_columns"):
         columns_of_paths(pa.array(["a/b.mp4"]), pattern=pattern)
@@ -84,8 +84,21 @@ def test_a_key_of_two_columns():
     labels = {"study": ["s1", "s1"], "patient": ["p2", "p1"], "age": [2, 1]}
     joined, joined_on = join(table, labels, on=["patient", "study"])
     assert (joined["age"], joined_on) == ([1, 2], "patient + study")
-    with pytest.raises(TableError, match="join on it too"):
+    with pytest.raises(TableError, match=r"both have a column 'patient'; .* join on it too \(on=\('study', 'patient"):
         join(table, {"study": ["s1"], "patient": ["p2"]}, on="study")
+    for on in (["path", "patient"], ["patient", "study=path"]):
+        with pytest.raises(SettingError, match="join on it alone"):
+            join(table, {"path": ["s1"], "study": ["s1"], "patient": ["p2"]}, on=on)
+
+
+@pytest.mark.parametrize(("path_columns", "place"), [((), "the DICOM headers"), (["patient"], "path_columns")])
+def test_a_column_of_both_tables_is_refused_with_its_place_and_a_way_that_works(path_columns, place):
+    table, labels = videos("p1/s1.mp4", patient=["p1"]), pa.table({"path": ["p1/s1.mp4"], "patient": ["p2"]})
+    with pytest.raises(TableError) as caught:
+        join_labels(table, labels, on=None, unmatched="error", root=ROOT, name="a.csv", path_columns=path_columns)
+    assert str(caught.value) == (
+        f"a.csv and {place} both have a column 'patient'; rename it in the table, or leave it out there"
+    )
 
 
 def test_several_rows_for_one_video_need_parts_or_seconds():
@@ -119,6 +132,22 @@ def test_unmatched_rows_and_videos_are_counted_and_named(caplog):
 def test_nothing_matches():
     with pytest.raises(TableError, match="none of 1 rows matches any of 1 videos"):
         join(videos("a.mp4"), {"path": ["x.mp4"], "age": [1]}, unmatched="ignore")
+
+
+@pytest.mark.parametrize(
+    ("labels", "on", "parts"),
+    [
+        ({"patient": ["37", "5"]}, "patient", ("rows: 37, 5; videos: 0037, 0042", "1 row would match without leading")),
+        ({"patient": ["x"]}, "patient", ("rows: x; videos: 0037, 0042", "or join on another column (on=)")),
+        ({"path": ["x"]}, None, ("rows: x; videos: 0037/01.mp4, 0042/02.mp4", "name the column with on=")),
+        ({"path": ["1.mp4"]}, None, ("rows: 1.mp4", "1 row would match without leading zeros")),
+        ({"patient": ["37", "0042"]}, "patient", ("1 of 2 rows matches no", "1 row would match without leading zeros")),
+    ],
+)
+def test_rows_without_a_match_show_the_values_of_the_key_and_lost_zeros(labels, on, parts):
+    with pytest.raises(TableError) as caught:
+        join(videos("0037/01.mp4", "0042/02.mp4", patient=["0037", "0042"]), labels, on=on)
+    assert all(part in str(caught.value) for part in parts)
 
 
 def test_a_stem_that_two_videos_share_is_refused():

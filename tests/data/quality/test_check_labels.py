@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from cinefeed.data.manifest.manifest import Manifest
-from cinefeed.data.quality.labels import label_findings, spelling_findings
+from cinefeed.data.quality.labels import label_findings, spelling_findings, telling_findings
 
 
 def labelled(values, **columns):
@@ -95,6 +95,38 @@ def test_a_value_spelt_in_two_ways(other):
     assert repr(other) in findings.detail
 
 
+@pytest.mark.parametrize(("first", "second"), [("0037", "37"), ("P-007", "p 7"), ("0", "00")])
+def test_a_value_with_and_without_leading_zeros(first, second):
+    (findings,) = spelling_findings(labelled([first, "11", second, "110"]), ["label"])
+    assert findings.rows == (0, 2)
+
+
 def test_other_values_and_numbers_are_not_spellings():
-    manifest = labelled(["covid", "covid 19", "well", None], number=[1, 2, 1, 2])
+    manifest = labelled(["covid", "covid 19", "1.05", "1.5"], number=[1, 2, 1, 2])
     assert spelling_findings(manifest, ["label", "number"]) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "is_named"),
+    [
+        ([0, 1, 2, 3, 4] * 8, True),
+        ([0, 1, 2, 3, None] * 8, True),
+        ([0, 1, 2, 3, 4] * 7 + [1, 1, 1, 1, 1], False),  # 1 has both labels
+        ([*range(40)], False),
+        ([0, 1] + [None] * 38, False),
+        (["x"] * 40, False),
+    ],
+)
+def test_a_column_that_gives_the_label_away_is_named(column, is_named):
+    labels = ["a", "b", "a", "b", "b"] * 8
+    manifest = labelled(labels, code=column, site=["s", "t"] * 20, patient=[str(row // 2) for row in range(40)])
+    findings = telling_findings(manifest, target="label", group=None, nuisance=())
+    assert len(findings) == is_named
+    if is_named:
+        assert "each value of code (" in findings[0].title and "site" not in findings[0].title
+    assert telling_findings(manifest, target="label", group=None, nuisance=["code"]) == []
+
+
+def test_another_name_of_the_patient_does_not_give_the_label_away():
+    manifest = labelled([*"aaaabbbb"] * 5, patient=[*"stuvwxyz"] * 5, alias=[*"stuvwxyz"] * 5)
+    assert telling_findings(manifest, target="label", group="patient", nuisance=()) == []

@@ -129,7 +129,10 @@ def test_the_strongest_column_is_named_if_none_predicts_the_label():
     )
     rest = replace(best, name="rate_hz", score=0.5)
     report = CheckReport(findings=(), rows=4, files=4, rows_read=4, target="kind", shortcuts=(best, rest))
-    assert "the strongest of 2 columns: codec, balanced accuracy 0.65, mark 0.66" in str(report)
+    assert (
+        "None of 2 tested columns (codec, rate_hz) predicts kind above its mark; the strongest: codec, balanced "
+        "accuracy 0.65, mark 0.66. Columns of the table are tested with --nuisance NAME."
+    ) in str(report)
     assert "strongest" not in str(replace(report, shortcuts=(replace(best, score=0.7), rest)))
 
 

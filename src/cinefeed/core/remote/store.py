@@ -63,12 +63,12 @@ class ObjectStore:
     """A bucket, or a folder of it, or of a web server, by obstore."""
 
     def __init__(self, root: RemoteRoot) -> None:
-        from obstore.store import from_url
+        import obstore  # and not obstore.store: other threads import obstore too
 
         endpoint = next((os.environ[name] for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
                          if name in os.environ), "")  # fmt: skip
         is_plain = root.scheme == "http" or (root.scheme == "s3" and endpoint.startswith("http://"))
-        self._store: Any = from_url(
+        self._store: Any = obstore.store.from_url(
             root.address,
             client_options={"timeout": timedelta(seconds=TIMEOUT_SECONDS), "allow_http": is_plain},
             retry_config={"max_retries": 0},  # files.py repeats requests, and counts them

@@ -284,9 +284,16 @@ def describe_videos(
     history = [
         ("videos found" + (f" ({format_count(not_read, 'file')} not read)" if not_read else ""), videos.num_rows)
     ]
+    path_names: list[str] = []
     if path_columns is not None:
         columns, is_match = columns_of_paths(videos.column("path").combine_chunks(), pattern=path_columns)
-        for name in columns.schema.names:
+        path_names = columns.schema.names
+        for name in path_names:
+            if name in videos.schema.names:
+                raise SettingError(
+                    f"path_columns={path_columns!r} and the DICOM headers both have a column {name!r}; give another "
+                    f"name, such as {{folder_{name}}}, or use {{_}} for a folder without a column"
+                )
             videos = videos.append_column(name, columns.column(name))
         other_paths = videos.column("path").filter(pc.invert(is_match))
         first = first_names(other_paths, private=private)
@@ -310,6 +317,7 @@ def describe_videos(
             name=name,
             private=private,
             share_labels=share_labels,
+            path_columns=path_names,
         )
         history.append((f"with a row of labels (joined on {joined_on})", videos.num_rows))
     elif on is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cinefeed.core.errors import ColumnError, TableError, did_you_mean
+from cinefeed.core.errors import ColumnError, SettingError, TableError, did_you_mean
 from cinefeed.core.remote.address import Root
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, column_hint
 from cinefeed.video.kinds import extensions
@@ -104,7 +104,7 @@ def choose_keys(on: str | Sequence[str] | None, *, videos: Any, labels: Any, nam
     """Return pairs of columns to join on, of labels and of videos: those of `on`, or the column that names videos.
 
     "PatientID=patient" joins two columns of different names. A column that the videos lack is matched with their
-    paths. Raises ColumnError.
+    paths. Raises ColumnError, and SettingError for the path with other columns.
     """
     names = labels.schema.names
     if on is None:
@@ -130,6 +130,11 @@ def choose_keys(on: str | Sequence[str] | None, *, videos: Any, labels: Any, nam
         pairs.append((of_labels, of_videos or (of_labels if of_labels in videos.schema.names else "path")))
     if len(pairs) > 1:
         for key, other in pairs:
+            if key == "path" or f"{key}=path" in (on or ""):
+                raise SettingError(
+                    f"on={tuple(on)!r}: the path of a video cannot be combined with other columns; join on it alone "
+                    f"(on={key!r})"
+                )
             if other == "path":
                 raise ColumnError(
                     f"the videos have no column {key!r} to join on; name it in path_columns, or give the column of "

@@ -21,6 +21,7 @@ from cinefeed.data.manifest.label_keys import (
     choose_keys,
     conflicting_rows,
     first_names,
+    key_forms,
     path_keys,
     proposed_join,
     without_suffix,
@@ -95,11 +96,11 @@ def columns_of_paths(paths: Any, *, pattern: str) -> tuple[Any, Any]:
             not name.isidentifier()
             or (names.count(name) > 1 and name != "_")
             or name in METADATA_COLUMNS
-            or name == "path"
+            or name in ("path", "part")
         ):
             raise SettingError(
                 f"path_columns={pattern!r}: {name!r} cannot be a column; use an identifier that occurs once and is "
-                f"not a reserved column name ({', '.join(['path', *METADATA_COLUMNS])})"
+                f"not a reserved column name ({', '.join(['path', 'part', *METADATA_COLUMNS])})"
             )
         expression += ("[^/]+?" if name == "_" else f"(?P<{name}>[^/]+?)") + re.escape(literal)
     fields = pc.extract_regex(without_suffix(paths), f"^{expression}(?:/|$)")
@@ -124,10 +125,13 @@ def join_labels(
     name: str,
     private: bool = False,
     share_labels: bool = False,
+    path_columns: Sequence[str] = (),
 ) -> tuple[Any, str]:
     """Return the videos that have a label row, with its columns, in the order of the videos; and a text about the join.
 
     The text has the name of the key and, with `unmatched="ignore"`, the number of rows without a video.
+
+    `path_columns` are the columns of the videos from their paths; others are from DICOM headers, for messages.
 
     One label row may match many videos. A row that names a file matches several samples in it only with
     `share_labels`. Several rows may match one video if they name parts or seconds of it.
@@ -156,7 +160,7 @@ def join_labels(
         video_keys = pc.binary_join_element_wise(*[as_text(videos.column(other)) for _, other in keys], JOINT)
     # drop keys that have another name in the videos: there, those of persons are hashed
     labels = labels.drop_columns([one for one, other in keys if other not in ("path", one)])
-    _check_collisions(videos, labels, keys=[*(one for one, _ in keys), *["part"] * by_part], name=name)
+    _check_collisions(videos, labels, keys=keys, by_part=by_part, path_columns=path_columns, name=name)
 
     codes = (
         pa.concat_arrays([video_keys, label_keys])
@@ -185,6 +189,12 @@ def join_labels(
         num_rows=labels.num_rows,
         unmatched_videos=paths.filter(pa.array(counts == 0)),
         num_videos=len(paths),
+        values=video_keys.unique() if keys[0][1] != "path" else None,
+        advice=_zeros_advice(
+            label_keys.filter(is_unmatched),
+            [video_keys] if keys[0][1] != "path" else [*key_forms(as_text(paths)).values()],
+        ),
+        has_key=on is not None,
         unmatched=unmatched,
         what=f"{name} joined on {joined_on}",
         private=private,
@@ -226,14 +236,27 @@ def _refuse_shared(joined: Any, label_rows: NDArray[np.int64], *, name: str, pri
         )
 
 
-def _check_collisions(videos: Any, labels: Any, *, keys: list[str], name: str) -> None:
+def _check_collisions(
+    videos: Any,
+    labels: Any,
+    *,
+    keys: Sequence[tuple[str, str]],
+    by_part: bool,
+    path_columns: Sequence[str],
+    name: str,
+) -> None:
+    joined = [one for one, _ in keys]
     for column in labels.schema.names:
         if column in METADATA_COLUMNS:
             raise TableError(f"{name}: column {column!r} is a reserved column name of the scan; rename it in the table")
-        if column in videos.schema.names and column not in keys and column != "path":
+        if column == "path" or column in joined or (by_part and column == "part"):
+            continue
+        if column in videos.schema.names:
+            place = "path_columns" if column in path_columns else "the DICOM headers"
+            pairs = tuple(one if one == other else f"{one}={other}" for one, other in keys)
+            too = "" if keys[0][1] == "path" else f", or join on it too (on={(*pairs, column)!r})"
             raise TableError(
-                f"{name} and path_columns both have a column {column!r}; join on it too (on={[*keys, column]!r}), "
-                f"or rename one of them"
+                f"{name} and {place} both have a column {column!r}; rename it in the table, or leave it out there{too}"
             )
 
 
@@ -243,16 +266,25 @@ def _report_unmatched(
     num_rows: int,
     unmatched_videos: Any,
     num_videos: int,
+    values: Any | None,
+    advice: str,
+    has_key: bool,
     unmatched: Unmatched,
     what: str,
     private: bool,
 ) -> None:
-    """Raise TableError if nothing matches, or for rows and videos without a match; log these if they are ignored."""
+    """Raise TableError if nothing matches, or for rows and videos without a match; log these if they are ignored.
+
+    `values` are the keys of the videos, None if these are their paths; `advice` is about the rows without a match, ""
+    if there is none.
+    """
     row, video = (first_names(each, private=private) for each in (unmatched_rows, unmatched_videos))
     if len(unmatched_videos) == num_videos:
+        videos = video if values is None else first_names(values, private=private)
+        other = "correct the values, or join on another column (on=)" if has_key else "name the column with on="
         raise TableError(
-            f"{what}: none of {num_rows} rows matches any of {num_videos} videos (rows: {row}; videos: {video}); "
-            f"name the column with on="
+            f"{what}: none of {num_rows} rows matches any of {num_videos} videos (rows: {row}; videos: {videos}); "
+            f"{advice or other}"
         )
     faults = []
     if len(unmatched_rows):
@@ -261,12 +293,30 @@ def _report_unmatched(
     if len(unmatched_videos):
         faults.append(f"{count_having(len(unmatched_videos), num_videos, 'video')} no row (first: {video})")
     if faults and unmatched == "ignore":
-        _log.warning("%s: %s; left out", what, " and ".join(faults))
+        _log.warning("%s: %s; left out%s", what, " and ".join(faults), advice and f"; {advice}")
     elif faults:
         raise TableError(
-            f"{what}: {' and '.join(faults)}; correct them, or leave them out with "
+            f"{what}: {' and '.join(faults)}; {advice and f'{advice}; '}correct them, or leave them out with "
             "unmatched='ignore' (--unmatched ignore)"
         )
+
+
+def _zeros_advice(rows: Any, forms: Sequence[Any]) -> str:
+    """Return advice about rows that match a form of the videos' keys if leading zeros are ignored; "" for none."""
+    counts = [
+        pc.sum(pc.is_in(_without_zeros(rows.drop_null()), value_set=_without_zeros(form).unique())).as_py() or 0
+        for form in forms
+    ]
+    return (
+        f"{format_count(max(counts), 'row')} would match without leading zeros, which a spreadsheet drops unless the "
+        "column has the format text: write the values as those of the videos"
+        if any(counts)
+        else ""
+    )
+
+
+def _without_zeros(keys: Any) -> Any:
+    return pc.replace_substring_regex(keys, f"(^|{JOINT}|/)0+([0-9])", r"\1\2")
 
 
 def _refuse_all(

@@ -41,7 +41,7 @@ def summarise(
     verified: str | None = None,
 ) -> Summary:
     """Return the summary of a manifest, whose text `print(manifest)` shows."""
-    files = pc.count_distinct(table.column("path")).as_py()
+    files = num_files(table)
     where = "private: ids stand for paths" if private else f"root {root}"
     rows = []
     if len(history) > 1:
@@ -57,6 +57,21 @@ def summarise(
         rows,
         [(name, describe_column(table.column(name))) for name in labels],
     )
+
+
+def num_files(samples: Any) -> int:
+    """Return the number of files of a table of samples; each image of a series is one.
+
+    >>> num_files(pa.table({"path": ["a.h5", "a.h5", "series"], "frame_files": [None, None, ["1.dcm", "2.dcm"]]}))
+    3
+    """
+    paths = samples.column("path").combine_chunks()
+    if "frame_files" not in samples.schema.names:
+        return int(pc.count_distinct(paths).as_py())
+    files = samples.column("frame_files").combine_chunks()
+    folders = paths.take(pc.list_parent_indices(files))
+    within = pc.binary_join_element_wise(folders, pc.list_flatten(files), "/")
+    return int(pc.count_distinct(pa.concat_arrays([paths.filter(files.is_null()), within])).as_py())
 
 
 def not_read_in_words(not_read: Mapping[str, Mapping[str, Any]]) -> str:

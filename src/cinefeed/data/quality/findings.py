@@ -206,7 +206,8 @@ class CheckReport:
         columns = f", label {self.target}" if self.target else ""
         columns += f" ({self.label})" if self.label else ""
         columns += f", group {self.group}" if self.group else ""
-        return f"{format_count(self.rows, 'row')} in {format_count(self.files, 'file')}{columns}: {numbers}"
+        unread = f", {self.rows - self.rows_read:,} without a readable frame" if self.rows_read < self.rows else ""
+        return f"{format_count(self.rows, 'row')} in {format_count(self.files, 'file')}{unread}{columns}: {numbers}"
 
     def __str__(self) -> str:
         lines = [self.summary()]
@@ -217,9 +218,13 @@ class CheckReport:
             if entry.count > len(entry.names[:5]) > 0:
                 lines.append(f"    and {entry.count - len(entry.names[:5]):,} more")
         if self.shortcuts and not any(each.predicts_label for each in self.shortcuts):
-            first, count = self.shortcuts[0], format_count(len(self.shortcuts), "column")
+            first, names = self.shortcuts[0], ", ".join(sorted(each.name for each in self.shortcuts))
             numbers = f"{first.name}, {first.measure} {first.score:.2f}, mark {first.limit:.2f}"
-            lines += ["", f"No column predicts {self.target} above its mark; the strongest of {count}: {numbers}"]
+            lines += [
+                "",
+                f"None of {format_count(len(self.shortcuts), 'tested column')} ({names}) predicts {self.target} above "
+                f"its mark; the strongest: {numbers}. Columns of the table are tested with --nuisance NAME.",
+            ]
         problems = [each for each in self.findings if each.severity != "note"]
         lines += ["", "What to do, worst first:" if problems else "No action needed."]
         lines += [f"{i}. {each.title}: {each.advice}" for i, each in enumerate(problems, start=1)]

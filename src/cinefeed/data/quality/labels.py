@@ -21,6 +21,7 @@ from cinefeed.data.split import PARTS, Encoded, encode
 # scale; otherwise all numbers in a long tail would be outliers.
 _FAR = 6.0
 _ROBUST = 1.4826
+_MOST_VALUES, _FEWEST_ROWS, _UNITS_PER_VALUE = 32, 20, 3  # of a column that has one label per value
 _SKEWED = 10  # ratio of the sizes of the largest and the smallest class
 
 
@@ -52,6 +53,8 @@ def label_findings(
         ), {}
     label, groups, parts = encode(values), groups_of(manifest, group), parts_of(manifest)
     classes = _count(label, groups, parts)
+    if kind.others:  # that each number is a rare class has this reason
+        return [*findings, _text_finding(kind, values, target)], classes
     return [
         *findings,
         *_rarity_findings(classes, label, groups, parts, target),
@@ -60,7 +63,10 @@ def label_findings(
 
 
 def spelling_findings(manifest: Manifest, names: Iterable[str]) -> list[Finding]:
-    """Return findings about values of text columns that differ only in case, spaces or hyphens: "Covid", "covid "."""
+    """Return findings about values of text columns that differ only in case, spaces, hyphens or leading zeros.
+
+    Such as "Covid" and "covid ", or "0037" and "37".
+    """
     findings = []
     for name in dict.fromkeys(names):
         column = manifest.column(name)
@@ -69,7 +75,8 @@ def spelling_findings(manifest: Manifest, names: Iterable[str]) -> list[Finding]
         values = encode(column)
         forms: dict[str, list[int]] = {}
         for code, value in enumerate(values.values):
-            forms.setdefault(re.sub(r"[\s_-]+", " ", value).strip().casefold(), []).append(code)
+            text = re.sub(r"[\s_-]+", " ", value).strip().casefold()
+            forms.setdefault(re.sub(r"(?<![\d.,])0+(?=\d)", "", text), []).append(code)
         variants = [codes for codes in forms.values() if len(codes) > 1]
         if not variants:
             continue
@@ -120,6 +127,21 @@ def _grade_findings(kind: LabelType, target: str, *, count: int) -> list[Finding
             count=count,
         )
     ]
+
+
+def _text_finding(kind: LabelType, values: Any, target: str) -> Finding:
+    """Return a warning about text that is not numbers because of a few values."""
+    rows = np.flatnonzero(np.isin(np.array(values.to_pylist(), object), kind.others))
+    return finding(
+        "warning",
+        "numbers_as_text",
+        f"{target} is text, but {kind.others_in_words}",
+        detail="Because of these, each number is a class, and a regression is not possible.",
+        advice="write them as numbers in the table of labels, or leave them empty, and scan again; if all values are "
+        "classes, pass --task multiclass, here and in training",
+        rows=rows,
+        remarks=[repr(values[row].as_py()) for row in rows.tolist()],
+    )
 
 
 def _outlier_findings(values: Any, target: str) -> list[Finding]:
@@ -181,6 +203,46 @@ def _count(label: Encoded, groups: Groups | None, parts: Any | None) -> dict[str
 def _ordered_parts(names: list[Any]) -> list[tuple[int, Any]]:
     order = {name: i for i, name in enumerate(PARTS)}
     return sorted(enumerate(names), key=lambda each: (order.get(each[1], len(order)), str(each[1])))
+
+
+def telling_findings(manifest: Manifest, *, target: str, group: str | None, nuisance: Iterable[str]) -> list[Finding]:
+    """Return a note about label columns with few values, each of which has one class of `target`.
+
+    A column with fewer than three groups per value, such as another name of the patient, is not one. Nor are those of
+    `nuisance`, which are tested.
+    """
+    labels = manifest.column(target)
+    if not manifest.label_type(target).is_classes or labels.null_count == len(labels):
+        return []
+    label, groups = encode(labels).codes, groups_of(manifest, group)
+    codes = np.arange(len(label)) if groups is None else groups.codes
+    columns = []
+    for name in manifest.labels:
+        column = manifest.column(name)
+        if name in (target, group, *nuisance) or pa.types.is_nested(column.type):
+            continue
+        values = encode(column.cast(pa.string())).codes
+        rows = (values >= 0) & (label >= 0)
+        count = len(np.unique(values[rows]))
+        if rows.sum() < _FEWEST_ROWS or not 1 < count <= _MOST_VALUES or len(np.unique(label[rows])) < 2:
+            continue
+        num_labels, num_groups = (
+            len(np.unique(np.stack([values, each])[:, rows], axis=1).T) for each in (label, codes)
+        )
+        if num_labels == count and num_groups >= _UNITS_PER_VALUE * count:
+            columns.append(f"{name} ({format_count(count, 'value')} in {format_count(int(rows.sum()), 'row')})")
+    if not columns:
+        return []
+    return [
+        finding(
+            "note",
+            "columns_give_label",
+            f"each value of {', '.join(columns)} has one {target}",
+            detail="A site, device or protocol of this kind would be a shortcut: --nuisance NAME tests it. A code that "
+            "is written after the label, or the label in other words, is none.",
+            advice="test those with --nuisance that can show in the frames",
+        )
+    ]
 
 
 def _rarity_findings(

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cinefeed.core.cores import usable_cores
 from cinefeed.core.errors import SettingError, TableError
@@ -13,13 +12,14 @@ from cinefeed.core.progress import Progress, shown_progress
 from cinefeed.core.text import format_count
 from cinefeed.data.manifest.encoded import encoded_from
 from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.data.manifest.summary import num_files
 from cinefeed.data.quality.duplicates import duplicate_findings
 from cinefeed.data.quality.files import file_findings
 from cinefeed.data.quality.findings import CheckReport, Finding, Shortcut, sort_by_severity, with_names
 from cinefeed.data.quality.frame_summaries import summarize_frames
 from cinefeed.data.quality.groups import group_findings, groups_of, joined_groups
 from cinefeed.data.quality.heterogeneity import mixed_findings
-from cinefeed.data.quality.labels import label_findings, spelling_findings
+from cinefeed.data.quality.labels import label_findings, spelling_findings, telling_findings
 from cinefeed.data.quality.shortcuts import shortcut_findings
 from cinefeed.data.quality.values import value_findings
 from cinefeed.video.clips import Clip, Frame
@@ -90,7 +90,8 @@ def check_manifest(
         label_shortcuts, shortcuts, skipped_shortcuts = shortcut_findings(
             manifest, summaries, target=target, group=group, nuisance=nuisance
         )
-        findings += label_shortcuts + labels
+        telling = telling_findings(manifest, target=target, group=group, nuisance=nuisance)
+        findings += label_shortcuts + labels + telling
     findings += [*spelling_findings(manifest, requested_columns), *mixed_findings(manifest, summaries, clip=clip)]
     groups = groups_of(manifest, group)
 
@@ -100,7 +101,7 @@ def check_manifest(
     return CheckReport(
         findings=_with_names(manifest, findings),
         rows=len(manifest),
-        files=pc.count_distinct(manifest.column("path")).as_py(),
+        files=num_files(manifest.table),
         rows_read=int(summaries.rows_read.sum()),
         target=target,
         label=_label(manifest, target, classes=len(classes)),

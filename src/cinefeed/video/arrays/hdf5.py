@@ -198,7 +198,7 @@ def _written_frames(data_set: Any, axes: str, fixed: Mapping[str, int]) -> int:
 def _open_file(path: Path) -> Any:
     try:
         import h5py  # type: ignore[import-untyped]  # it has no stubs
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError("h5py", extra="hdf5") from error
     if _DRIVER not in h5py.registered_drivers():
         h5py.register_driver(_DRIVER, lambda settings: settings.set_fapl_log(b"", 0, 0))

@@ -276,6 +276,6 @@ def _calibration(header: Any, reading: ReadOptions) -> tuple[float, float] | Non
 def _nibabel() -> Any:
     try:
         import nibabel
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError("nibabel", extra="nifti") from error
     return nibabel

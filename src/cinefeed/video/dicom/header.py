@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from cinefeed.core.errors import MissingExtraError, SourceError
 from cinefeed.video.limits import DEFAULT_LIMITS, ReadLimits
@@ -95,10 +95,8 @@ class Header(Elements):
 
     def in_words(self, keyword: str) -> str:
         """Return free text in the file's own character set; undecodable bytes are replaced."""
-        from pydicom.charset import python_encoding
-
         name = self.text("SpecificCharacterSet").split("\\")[0].strip()
-        return self.text(keyword, codec=python_encoding.get(name, "latin-1"))
+        return self.text(keyword, codec=load_pydicom().charset.python_encoding.get(name, "latin-1"))
 
 
 Scopes = list[Elements]
@@ -160,15 +158,26 @@ def frames_of(header: Elements, *, file_bytes: int, path: object) -> int:
     return count
 
 
+def load_pydicom() -> Any:
+    """Return pydicom, which imports all its modules that are used here.
+
+    Two threads that import different modules of it at once, such as pydicom.uid and pydicom.datadict, can find one of
+    them partially initialized. Raises MissingExtraError if it is not installed.
+    """
+    try:
+        import pydicom
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pydicom", extra="dicom") from error
+    return pydicom
+
+
 def syntax_name(syntax: str) -> str:
     """Return the short name of a transfer syntax.
 
     >>> syntax_name("1.2.840.10008.1.2.4.80")
     'JPEGLSLossless'
     """
-    from pydicom.uid import UID
-
-    return UID(syntax).keyword or syntax
+    return str(load_pydicom().uid.UID(syntax).keyword or syntax)
 
 
 def has_preamble(start: bytes) -> bool:
@@ -201,12 +210,9 @@ class _BrokenError(Exception):
 @lru_cache(maxsize=16)
 def _tags_of(keywords: frozenset[str]) -> Mapping[int, tuple[str, str]]:
     """Return keyword and value representation by tag."""
-    try:
-        from pydicom.datadict import dictionary_VR, tag_for_keyword
-    except ImportError:
-        raise MissingExtraError("pydicom", extra="dicom") from None
-    tags = {keyword: tag_for_keyword(keyword) for keyword in keywords}
-    return {tag: (keyword, dictionary_VR(tag)[:2]) for keyword, tag in tags.items() if tag is not None}
+    datadict = load_pydicom().datadict
+    tags = {keyword: datadict.tag_for_keyword(keyword) for keyword in keywords}
+    return {tag: (keyword, datadict.dictionary_VR(tag)[:2]) for keyword, tag in tags.items() if tag is not None}
 
 
 def _start(file: BinaryIO) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import DecodeError, EncapsulatedVideoError, MissingExtraError, SourceError
 from cinefeed.video.dicom.fragments import END_OF_IMAGE, ITEM, find_frames
-from cinefeed.video.dicom.header import UNCOMPRESSED, Header, Pixels, frames_of, holds_video, read_header
+from cinefeed.video.dicom.header import UNCOMPRESSED, Header, Pixels, frames_of, holds_video, load_pydicom, read_header
 from cinefeed.video.dicom.jpeg_lossless import decode_lossless
 from cinefeed.video.images.image_size import decoded_bytes
 from cinefeed.video.limits import DEFAULT_LIMITS, ReadLimits, require_regular
@@ -182,7 +182,7 @@ class DicomFile:
             return None
         try:
             from imagecodecs import jpeg8_decode
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise MissingExtraError(f"imagecodecs, for JPEG of 12 bits ({self.path})", extra="dicom") from error
 
         def decode_extended(data: bytes) -> NDArray[np.uint16]:
@@ -235,14 +235,12 @@ class DicomFile:
         raise AssertionError("_find_decoder returns at least one plugin")
 
     def _find_decoder(self) -> Any:
-        from pydicom.pixels.decoders.base import get_decoder
-        from pydicom.uid import UID
-
-        syntax = UID(self.header.syntax)
+        pydicom = load_pydicom()
+        syntax = pydicom.uid.UID(self.header.syntax)
         try:
             if syntax == _JPEG_EXTENDED and self.image.bits_stored > 8:  # of colour
                 raise NotImplementedError
-            self._decoder = get_decoder(syntax)
+            self._decoder = pydicom.pixels.get_decoder(syntax)
         except NotImplementedError:
             name = syntax.name if syntax.name != str(syntax) else f"transfer syntax {syntax}"
             raise SourceError(
@@ -279,9 +277,7 @@ def _as_stored(samples: NDArray[np.uint16], image: Image) -> NDArray[Any]:
     if spare := image.bits_allocated - image.bits_stored:
         pixels = pixels << spare >> spare
     if image.photometric.startswith("YBR"):
-        from pydicom.pixels.processing import convert_color_space
-
-        return convert_color_space(pixels, "YBR_FULL", "RGB")
+        return np.asarray(load_pydicom().pixels.convert_color_space(pixels, "YBR_FULL", "RGB"))
     return pixels
 
 
