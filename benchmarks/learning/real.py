@@ -24,8 +24,8 @@ What differs from the base by more than chance:
 * `demo`, a number: `cnn_rnn` is clearly better than `cnn3d` in so short a training, with layer normalisation most. This
   is what `init` chooses for numbers. Of the changes to `cnn3d`, no cosine is better and a rate of 1e-3 worse.
 * `gait` and `pocus` (19 test videos): nothing. 64 x 64 pixels were best on `gait`; its interval includes zero.
-* The heads: on `pocus`, `ordered` is worse than `linear`, because its videos have no common start. Attention pooling has
-  the highest mean, and is what `train` chooses for features of random clips. On `lips` none differs by more than
+* The heads: on `pocus`, `ordered` is worse than `linear`, because its videos have no common start. Attention pooling
+  has the highest mean, and is what `train` chooses for features of random clips. On `lips` none differs by more than
   chance in 30 epochs.
 
 Weight decay, warm-up, label smoothing and MixUp make no difference that these sets can show. `init` writes them
