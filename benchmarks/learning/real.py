@@ -22,7 +22,8 @@ What differs from the base by more than chance:
   were no better than 32 x 32. The mean over time is worse by 5 points, and no cosine better by 4; both intervals
   include zero.
 * `demo`, a number: `cnn_rnn` is clearly better than `cnn3d` in so short a training, with layer normalisation most. This
-  is what `init` chooses for numbers. Of the changes to `cnn3d`, no cosine is better and a rate of 1e-3 worse.
+  is what `init` chooses for numbers. With `cnn3d`, twice the epochs, 64 x 64 pixels and no cosine
+  are better and a rate of 1e-3 is worse: it needs more steps or larger frames to learn this.
 * `gait` and `pocus` (19 test videos): nothing. 64 x 64 pixels were best on `gait`; its interval includes zero.
 * The heads: on `pocus`, `ordered` is worse than `linear`, because its videos have no common start. Attention pooling
   has the highest mean, and is what `train` chooses for features of random clips. On `lips` none differs by more than
