@@ -184,23 +184,26 @@ def join_labels(
     is_unmatched = pa.array(~np.isin(label_codes, video_codes) | (label_codes < 0))
     if counts.max(initial=0) == 0 and not private:
         _refuse_all(videos, labels, label_keys, video_keys, keys=keys, what=f"{name} joined on {joined_on}")
+    by_path = keys[0][1] == "path"
+    unmatched_rows = label_keys.filter(is_unmatched)
+    advice = ""
+    if len(unmatched_rows):
+        forms = [*key_forms(as_text(paths)).values()] if by_path else [video_keys]
+        advice = _zeros_advice(unmatched_rows, forms)
     _report_unmatched(
-        unmatched_rows=label_keys.filter(is_unmatched),
+        unmatched_rows=unmatched_rows,
         num_rows=labels.num_rows,
         unmatched_videos=paths.filter(pa.array(counts == 0)),
         num_videos=len(paths),
-        values=video_keys.unique() if keys[0][1] != "path" else None,
-        advice=_zeros_advice(
-            label_keys.filter(is_unmatched),
-            [video_keys] if keys[0][1] != "path" else [*key_forms(as_text(paths)).values()],
-        ),
+        values=None if by_path else video_keys.unique(),
+        advice=advice,
         has_key=on is not None,
         unmatched=unmatched,
         what=f"{name} joined on {joined_on}",
         private=private,
     )
-    if count := pc.sum(is_unmatched).as_py():
-        joined_on += f"; {format_count(labels.num_rows, 'row')}, {count} without a video"
+    if len(unmatched_rows):
+        joined_on += f"; {format_count(labels.num_rows, 'row')}, {len(unmatched_rows)} without a video"
     video_rows = np.repeat(np.arange(len(paths)), counts)
     within = np.arange(len(video_rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     label_rows = order[left[video_rows] + within]
