@@ -210,4 +210,11 @@ def baseline_sentence(name: str, difference: Plain, *, task: str) -> str:
 
 
 def _amount(value: float, metric: str) -> str:
-    return format_number(value) if metric == "r2" else f"{round(100 * value)}"
+    """Return a difference in the unit of its metric. It is 0 only if the difference is: its sign decides the verdict.
+
+    >>> _amount(0.121, "auroc"), _amount(-0.002, "auroc"), _amount(-0.00006, "r2"), _amount(0.0, "r2")
+    ('12', '-0.2', '-6e-05', '0.000')
+    """
+    scaled = value if metric == "r2" else 100 * value
+    text = format_number(value) if metric == "r2" else f"{round(scaled)}"
+    return f"{scaled:.1g}" if value and text.strip("-0.") == "" else text
