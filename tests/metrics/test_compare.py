@@ -139,6 +139,19 @@ def test_other_classes_and_other_columns():
         compare(risks(0.1), risks(0.2), part="train")
 
 
+def test_classes_may_be_in_another_order_if_each_has_its_column():
+    scores = rng.dirichlet([2.0, 2.0, 2.0], 60)
+    rows = {"id": [f"v{k}" for k in range(60)], "split": ["test"] * 60, "target": [*"abc"] * 20}
+    rows |= {f"score_{name}": scores[:, k] for k, name in enumerate("abc")}
+    one, other = (
+        predictions_of(pa.table(rows), [target_columns("view", task="multiclass", classes=[*order])])
+        for order in ("abc", "cab")
+    )
+    result = compare(one, other, **SETTINGS)["targets"]["view"]
+    assert result["same_scores"] and result["classes"] == [*"abc"]
+    assert all(each["difference"] == 0 for each in result["metrics"].values())
+
+
 def test_cluster_column_may_be_in_one_table_only():
     target, patients = np.repeat(TRUE[:30], 2), {"patient": [f"p{k // 2}" for k in range(60)]}
     with_clusters, without_clusters = (

@@ -84,6 +84,9 @@ def compare(
     targets = {}
     for target in a.targets:
         other = b.target(target.name)
+        if other.task == "multiclass" and {*target.classes} == {*other.classes}:  # each class has its own column
+            columns_of = dict(zip(other.classes, other.scores, strict=True))
+            other = replace(other, classes=target.classes, scores=tuple(map(columns_of.__getitem__, target.classes)))
         if target.classes != other.classes:
             raise LabelError(
                 f"{target.name!r} has the classes {', '.join(target.classes) or '(regression)'} in a and "
