@@ -35,7 +35,7 @@ SYNTAXES = [
 
 
 def stream(folder: Path, suffix: str, codec: str) -> Path:
-    options = {"x265-params": "log-level=none"} if codec == "hevc" else {}
+    options = {"x265-params": "log-level=none:pools=1:frame-threads=1"} if codec == "hevc" else {}
     frames = numbered_frames(COUNT, height=96, width=128)
     return write_video(folder / f"stream.{suffix}", frames, codec=codec, gop=10, b_frames=2, options=options)
 

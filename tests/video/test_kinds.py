@@ -29,23 +29,18 @@ CODECS = {
     "asf": "wmv2",
 }
 RAW = {"y4m": ("yuv4mpegpipe", "wrapped_avframe"), "gif": ("gif", "gif"), "apng": ("apng", "apng")}
-FORMATS = {"264": "h264", "avc": "h264", "265": "hevc", "h265": "hevc", "m2ts": "mpegts"}
+FORMATS = {"264": "h264", "avc": "h264", "265": "hevc", "h265": "hevc", "m2ts": "ts"}  # a suffix that FFmpeg writes
 
 
 def made(folder, suffix):
     """Write 6 numbered frames in the format of a suffix."""
     path = folder / f"a.{suffix}"
     if suffix in FORMATS:
-        kind = FORMATS[suffix]
         options = {"mpegts_m2ts_mode": "1"} if suffix == "m2ts" else {}
-        with av.open(str(path), "w", format=kind, options=options) as file:
-            stream = file.add_stream(CODECS[suffix], rate=25)
-            stream.width = stream.height = 64
-            stream.pix_fmt = "yuv420p"
-            for image in numbered_frames(6):
-                file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-            file.mux(stream.encode(None))
-        return path
+        video = write_video(
+            folder / f"b.{FORMATS[suffix]}", numbered_frames(6), codec=CODECS[suffix], container_options=options
+        )
+        return video.rename(path)
     if suffix in CODECS:
         return write_video(path, numbered_frames(6), codec=CODECS[suffix])
     if suffix in RAW:
